@@ -1,0 +1,173 @@
+"""AsyncMemoryPlugin: `plugin.py`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+from banshee_memory.aio_stores import AsyncConversationStore, AsyncEmotionStore, AsyncMemoryManager
+from banshee_memory.emotions import Emotion, EmotionalState
+from banshee_memory.operations import Operation, Operations
+from banshee_memory.plugin import MemoryPlugin
+from banshee_memory.records import (
+    ConversationMessage,
+    EmotionalEvent,
+    EmotionalEventRecord,
+    EvictReport,
+    FlushReport,
+    Health,
+    ImportReport,
+    Json,
+    MemoryRecord,
+    RehydrateReport,
+    Stats,
+)
+from banshee_memory.settings import Settings
+from banshee_memory.tiering.steps import adrive
+
+if TYPE_CHECKING:
+    from banshee_memory.cold.client import AsyncColdStore
+    from banshee_memory.hot.aio import AsyncHotStore
+    from banshee_memory.tiering.transfer import Line
+
+T = TypeVar("T")
+
+
+class AsyncMemoryPlugin:
+    """The memory of emotional agents, for the tasks of one event loop.
+
+    What is rare and long (flush, import, statistics) runs in a thread, on connections of its own.
+    """
+
+    emotions: AsyncEmotionStore
+    conversations: AsyncConversationStore
+    memories: AsyncMemoryManager
+
+    def __init__(
+        self, database_url: str | None = None, redis_url: str | None = None, *, settings: Settings | None = None
+    ) -> None:
+        self._sync = MemoryPlugin(database_url, redis_url, settings=settings)
+        self.settings = self._sync.settings
+        self._operations = Operations(self.settings)
+        self._lock = asyncio.Lock()
+        self._tiers: tuple[AsyncHotStore, AsyncColdStore] | None = None
+        self.emotions = AsyncEmotionStore(self._run, self._operations)
+        self.conversations = AsyncConversationStore(self._run, self._operations)
+        self.memories = AsyncMemoryManager(self._run, self._operations)
+
+    async def __aenter__(self) -> AsyncMemoryPlugin:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes every connection and leaves the embedded servers. Calling it again does nothing."""
+        async with self._lock:
+            tiers, self._tiers = self._tiers, None
+        for tier in tiers or ():
+            await tier.aclose()
+        await asyncio.to_thread(self._sync.close)
+
+    # --- the original's short names ---
+
+    async def save_emotional_state(self, agent_id: UUID, state: EmotionalState) -> None:
+        """`emotions.save_state`."""
+        await self.emotions.save_state(agent_id, state)
+
+    async def load_emotional_state(self, agent_id: UUID) -> EmotionalState | None:
+        """`emotions.load_state`."""
+        return await self.emotions.load_state(agent_id)
+
+    async def save_emotional_event(
+        self, agent_id: UUID, event: EmotionalEvent, resulting_emotions: Mapping[Emotion, float]
+    ) -> EmotionalEventRecord:
+        """`emotions.save_event`."""
+        return await self.emotions.save_event(agent_id, event, resulting_emotions)
+
+    async def get_emotional_history(self, agent_id: UUID, limit: int = 100) -> list[EmotionalEventRecord]:
+        """`emotions.get_event_history`."""
+        return await self.emotions.get_event_history(agent_id, limit)
+
+    async def save_conversation_message(self, agent_id: UUID, role: str, content: str, metadata: Json = None) -> UUID:
+        """`conversations.save_message`."""
+        return await self.conversations.save_message(agent_id, role, content, metadata)
+
+    async def get_conversation_history(self, agent_id: UUID, limit: int = 50) -> list[ConversationMessage]:
+        """`conversations.get_history`."""
+        return await self.conversations.get_history(agent_id, limit)
+
+    async def store_memory(
+        self, agent_id: UUID, memory_type: str, key: str, data: Json, ttl_seconds: float | None = None
+    ) -> MemoryRecord:
+        """`memories.store_memory`."""
+        return await self.memories.store_memory(agent_id, memory_type, key, data, ttl_seconds)
+
+    async def retrieve_memory(self, agent_id: UUID, memory_type: str, key: str) -> Any | None:
+        """`memories.retrieve_memory`."""
+        return await self.memories.retrieve_memory(agent_id, memory_type, key)
+
+    # --- both tiers ---
+
+    async def flush(self, agent_id: UUID | None = None) -> FlushReport:
+        """Returns when everything acknowledged before the call (of that agent) is in PostgreSQL."""
+        return await asyncio.to_thread(self._sync.flush, agent_id)
+
+    async def rehydrate(self, agent_id: UUID) -> RehydrateReport:
+        """Brings an agent into Redis: its state, the end of its histories, its worthiest memories."""
+        return await self._run(self._operations.rehydrate(agent_id))
+
+    async def evict(self, agent_id: UUID) -> EvictReport:
+        """Flushes an agent and drops it from Redis; never drops what is not flushed."""
+        return await self._run(self._operations.evict(agent_id, await self.flush(agent_id)))
+
+    async def health_check(self) -> Health:
+        """Whether both stores answer, how fast, and what is wrong in words. A server that is down raises nothing."""
+        return await asyncio.to_thread(self._sync.health_check)
+
+    async def stats(self) -> Stats:
+        """Both tiers at a glance."""
+        from banshee_memory.tiering.report import stats
+
+        tiers = await asyncio.to_thread(self._sync._open)
+        return await asyncio.to_thread(stats, self.settings, *tiers, self._operations.residency.counters)
+
+    async def migrate(self) -> list[str]:
+        """Brings the database up to this version's schema; gives the names of the migrations applied now."""
+        return await asyncio.to_thread(self._sync.migrate)
+
+    async def export(self, agent_id: UUID) -> AsyncIterator[Line]:
+        """Everything both tiers have of an agent, as lines of the import format (flushes it first)."""
+        lines = await asyncio.to_thread(self._sync.export, agent_id)
+        while (line := await asyncio.to_thread(next, lines, None)) is not None:
+            yield line
+
+    async def import_(self, records: Iterable[Line], *, skip_expired: bool = False) -> ImportReport:
+        """Puts lines of the import format in, in their order. What is beyond retention is refused, or skipped."""
+        return await asyncio.to_thread(self._sync.import_, records, skip_expired=skip_expired)
+
+    async def _open(self) -> tuple[AsyncHotStore, AsyncColdStore]:
+        if self._tiers is None:
+            async with self._lock:
+                if self._tiers is None:
+                    self._tiers = await self._opened()
+        return self._tiers
+
+    async def _opened(self) -> tuple[AsyncHotStore, AsyncColdStore]:
+        from banshee_memory.cold.client import AsyncColdStore
+        from banshee_memory.hot.aio import AsyncHotStore
+
+        redis_url, database_url = await asyncio.to_thread(self._sync._connections.urls)
+        return AsyncHotStore(redis_url, self.settings), AsyncColdStore(database_url, self.settings)
+
+    async def _run(self, operation: Operation[T]) -> T:
+        result = await adrive(operation.steps, *await self._open())
+        if operation.flush is not None:
+            await self.flush(operation.flush)
+        return result

@@ -1,0 +1,192 @@
+"""The stores of `AsyncMemoryPlugin`: `stores.py`, awaited. A test compares the two, name by name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol, TypeVar
+from uuid import UUID
+
+from banshee_memory.emotions import Emotion, EmotionalState
+from banshee_memory.operations import Operation, Operations
+from banshee_memory.records import (
+    ConversationMessage,
+    ConversationStats,
+    EmotionalEvent,
+    EmotionalEventRecord,
+    EventMode,
+    Json,
+    MemoryRecord,
+    Mode,
+    NewMessage,
+    TrendPoint,
+)
+from banshee_memory.settings import Durability
+
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """How a plugin carries out an operation."""
+
+    def __call__(self, operation: Operation[T], /) -> Awaitable[T]: ...
+
+
+class AsyncEmotionStore:
+    """What agents feel: `memory.emotions`."""
+
+    def __init__(self, run: Run, operations: Operations) -> None:
+        self._run = run
+        self._operations = operations
+
+    async def save_state(self, agent_id: UUID, state: EmotionalState, *, durability: Durability | None = None) -> None:
+        """Replaces what the agent feels, and its rates of decay. The intensities are those of `state.last_updated`."""
+        await self._run(self._operations.save_state(agent_id, state, durability))
+
+    async def load_state(self, agent_id: UUID) -> EmotionalState | None:
+        """What the agent feels now, by the hot store's clock; None if nothing was ever saved."""
+        return await self._run(self._operations.load_state(agent_id))
+
+    async def update_emotions(
+        self,
+        agent_id: UUID,
+        changes: Mapping[Emotion, float],
+        *,
+        mode: Mode = "add",
+        durability: Durability | None = None,
+    ) -> EmotionalState:
+        """Decays what is there to now, adds or sets, clamps to [0, 1], drops what is under 0.01; what is true then.
+
+        One atomic step in Redis: of two concurrent updates neither is lost. Changes lie in [-1, 1] to add, in [0, 1]
+        to set.
+        """
+        return await self._run(self._operations.update_emotions(agent_id, changes, mode, durability))
+
+    async def save_event(
+        self,
+        agent_id: UUID,
+        event: EmotionalEvent,
+        resulting_emotions: Mapping[Emotion, float],
+        *,
+        mode: EventMode = "set",
+        occurred_at: datetime | None = None,
+        session_id: UUID | None = None,
+        context_factors: Json = None,
+        durability: Durability | None = None,
+    ) -> EmotionalEventRecord:
+        """Records what happened, and changes what the agent feels in the same atomic step.
+
+        `set` sets the emotions named and leaves the others, `add` adds to them, `record` writes history only. An event
+        that `occurred_at` an earlier time counts as faded since then.
+        """
+        return await self._run(
+            self._operations.save_event(
+                agent_id, event, resulting_emotions, mode, occurred_at, session_id, context_factors, durability
+            )
+        )
+
+    async def get_event_history(self, agent_id: UUID, limit: int = 100) -> list[EmotionalEventRecord]:
+        """The newest events, newest first; at most 1,000."""
+        return await self._run(self._operations.get_event_history(agent_id, limit))
+
+    async def get_emotional_trends(
+        self, agent_id: UUID, hours: float = 24, *, bucket: timedelta | None = None
+    ) -> list[TrendPoint]:
+        """Valence, arousal, intensity after each event of the last hours, or the means of each bucket; oldest first."""
+        return await self._run(self._operations.get_emotional_trends(agent_id, hours, bucket))
+
+
+class AsyncConversationStore:
+    """What was said: `memory.conversations`."""
+
+    def __init__(self, run: Run, operations: Operations) -> None:
+        self._run = run
+        self._operations = operations
+
+    async def save_message(
+        self,
+        agent_id: UUID,
+        role: str,
+        content: str,
+        metadata: Json = None,
+        *,
+        tokens_used: int | None = None,
+        emotional_context: Mapping[Any, Any] | Literal["current"] | None = None,
+        session_id: UUID | None = None,
+        durability: Durability | None = None,
+    ) -> UUID:
+        """Appends a message; gives its id (a UUIDv7). `"current"` records what the agent feels in the same step."""
+        message = NewMessage(
+            role=role,
+            content=content,
+            metadata=metadata,
+            tokens_used=tokens_used,
+            emotional_context=emotional_context,
+            session_id=session_id,
+        )
+        return (await self._run(self._operations.save_messages(agent_id, [message], durability)))[0]
+
+    async def save_messages(
+        self, agent_id: UUID, messages: Sequence[NewMessage], *, durability: Durability | None = None
+    ) -> list[UUID]:
+        """Appends messages in one round trip, all or none; gives their ids in the same order."""
+        return await self._run(self._operations.save_messages(agent_id, messages, durability))
+
+    async def get_history(
+        self, agent_id: UUID, limit: int = 50, *, before: UUID | None = None
+    ) -> list[ConversationMessage]:
+        """The newest `limit` messages (before the one with that id), oldest first, whatever tier each is in."""
+        return await self._run(self._operations.get_history(agent_id, limit, before))
+
+    async def search_messages(self, agent_id: UUID, query: str, limit: int = 50) -> list[ConversationMessage]:
+        """Best match first: words (stemmed), "phrases", or, -exclusion. What is not flushed is searched too."""
+        return await self._run(self._operations.search_messages(agent_id, query, limit))
+
+    async def get_conversation_stats(self, agent_id: UUID) -> ConversationStats:
+        """Exact totals over all the agent's messages, what retention dropped included."""
+        return await self._run(self._operations.get_conversation_stats(agent_id))
+
+
+class AsyncMemoryManager:
+    """What agents know: `memory.memories`."""
+
+    def __init__(self, run: Run, operations: Operations) -> None:
+        self._run = run
+        self._operations = operations
+
+    async def store_memory(
+        self,
+        agent_id: UUID,
+        memory_type: str,
+        key: str,
+        data: Json,
+        ttl_seconds: float | None = None,
+        *,
+        importance: float | None = None,
+        tags: Sequence[str] = (),
+        durability: Durability | None = None,
+    ) -> MemoryRecord:
+        """Stores or replaces a memory. `importance` in [0, 1]; None: worked out from type and data."""
+        return await self._run(
+            self._operations.store_memory(agent_id, memory_type, key, data, ttl_seconds, importance, tags, durability)
+        )
+
+    async def retrieve_memory(self, agent_id: UUID, memory_type: str, key: str) -> Any | None:
+        """The data of a memory, None if there is none; counts the access."""
+        return await self._run(self._operations.retrieve_memory(agent_id, memory_type, key))
+
+    async def get_memory(self, agent_id: UUID, memory_type: str, key: str) -> MemoryRecord | None:
+        """A memory with all that is known of it; does not count."""
+        return await self._run(self._operations.get_memory(agent_id, memory_type, key))
+
+    async def get_memories_by_type(
+        self, agent_id: UUID, memory_type: str, limit: int = 50, offset: int = 0
+    ) -> list[MemoryRecord]:
+        """The memories of a type, by importance, then last access, descending."""
+        return await self._run(self._operations.get_memories_by_type(agent_id, memory_type, limit, offset))
+
+    async def delete_memory(
+        self, agent_id: UUID, memory_type: str, key: str, *, durability: Durability | None = None
+    ) -> bool:
+        """Deletes a memory; False where there was none."""
+        return await self._run(self._operations.delete_memory(agent_id, memory_type, key, durability))

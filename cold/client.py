@@ -1,0 +1,304 @@
+"""The two clients of PostgreSQL, for threads and for tasks: they run what `reads` plans, and open a drain.
+
+Nothing connects before the first call. Opening asks one connection of its own whether the server is there and the
+schema is right, so a server that is down is told at once and in its own words. When a connection breaks, its whole pool
+is given up: the others are most likely broken too, and the next call begins anew, with the server as it is then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from datetime import datetime
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from banshee_memory.cold.queries import STATEMENTS
+from banshee_memory.cold.reads import Query, server_version
+from banshee_memory.cold.schema import require_current
+from banshee_memory.errors import ColdStoreUnavailable, IncompatibleSchema
+from banshee_memory.settings import Settings
+
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+    from banshee_memory.cold.drain import Drain
+    from banshee_memory.cold.session import AsyncBoundedConnection, BoundedConnection
+
+T = TypeVar("T")
+# What the pool's background work has to say is raised to the caller anyway; without a handler it would go to stderr.
+logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
+
+
+class Ping(NamedTuple):
+    """The server's version, and the seconds that asking for it took."""
+
+    version: str
+    seconds: float
+
+
+class ColdStore:
+    """PostgreSQL, for any number of threads.
+
+    Every call may raise ColdStoreUnavailable, IncompatibleSchema or ConfigurationError.
+    """
+
+    def __init__(self, database_url: str, settings: Settings) -> None:
+        self.database_url = database_url
+        self.settings = settings
+        self._opening = threading.Lock()
+        self._pool: ConnectionPool[BoundedConnection] | None = None
+
+    def fetch(self, query: Query[T]) -> T:
+        """What the plan asks for, in one round trip."""
+        from banshee_memory.cold.failures import ConnectionLost
+
+        try:
+            rows = self._rows(query)
+        except ConnectionLost:
+            # The server was restarted since: a read can be repeated, and this time it is asked by a new connection.
+            rows = self._rows(query)
+        return _decoded(query, rows)
+
+    def ping(self) -> Ping:
+        """Whether and how fast the server answers."""
+        self.fetch(server_version())  # the first call connects
+        began = perf_counter()
+        version = self.fetch(server_version())
+        return Ping(version, perf_counter() - began)
+
+    def drain(self, shards: Sequence[int], wait: float | None = None) -> AbstractContextManager[Drain]:
+        """The write side of one flush: see `drain.Drain`.
+
+        It holds the shards that nobody else holds, or with `wait` all of them, after at most that many seconds.
+        """
+        from banshee_memory.cold.drain import drained
+
+        return drained(self, shards, wait)
+
+    def prepare_partitions(self, now: datetime) -> int:
+        """Creates the partitions of now and of `Settings.partitions_ahead` more; returns how many were missing."""
+        from banshee_memory.cold.partitions import ensure_ahead
+
+        with self.connection() as connection:
+            return ensure_ahead(connection, now, self.settings.partitions_ahead)
+
+    def drop_expired(self, now: datetime) -> list[str]:
+        """Drops the partitions that lie wholly beyond retention; returns their names."""
+        from banshee_memory.cold.partitions import drop_expired
+
+        with self.connection() as connection:
+            return drop_expired(connection, now, self.settings)
+
+    def close(self) -> None:
+        """Closes the connections; calling it again does nothing, another call to the store opens it again."""
+        with self._opening:
+            pool, self._pool = self._pool, None
+        if pool:
+            pool.close(self.settings.connect_timeout + 1)
+
+    @contextmanager
+    def connection(self) -> Iterator[BoundedConnection]:
+        """A connection of the pool, in autocommit; the driver's errors leave as ours."""
+        import psycopg
+
+        from banshee_memory.cold.failures import failure_of
+        from banshee_memory.cold.session import GRACE
+
+        pool, connection = self._taken()
+        connection.budget = self.settings.call_timeout + GRACE
+        try:
+            yield connection
+        except psycopg.Error as exc:
+            raise failure_of(exc, self._server, lost=connection.closed) from exc
+        finally:
+            if connection.closed:
+                self._give_up(pool)
+            pool.putconn(connection)
+
+    @property
+    def _server(self) -> str:
+        from banshee_memory.cold.session import server_of
+
+        return server_of(self.database_url)
+
+    def _rows(self, query: Query[Any]) -> Sequence[tuple[Any, ...]]:
+        with self.connection() as connection:
+            sql = STATEMENTS[query.name].sql
+            return connection.execute(sql, query.params, prepare=True, binary=True).fetchall()
+
+    def _taken(self) -> tuple[ConnectionPool[BoundedConnection], BoundedConnection]:
+        from psycopg_pool import PoolClosed, PoolTimeout
+
+        while True:
+            pool = self._opened()
+            try:
+                return pool, pool.getconn()
+            except PoolClosed:
+                continue  # another thread gave it up meanwhile
+            except PoolTimeout as exc:
+                raise _none_free(self._server, self.settings) from exc
+
+    def _opened(self) -> ConnectionPool[BoundedConnection]:
+        if self._pool:
+            return self._pool
+        with self._opening:
+            if self._pool is None:
+                self._pool = self._open()
+            return self._pool
+
+    def _open(self) -> ConnectionPool[BoundedConnection]:
+        from psycopg_pool import ConnectionPool
+
+        from banshee_memory.cold.failures import translated
+        from banshee_memory.cold.session import BoundedConnection, connection_arguments, pool_arguments
+
+        with (
+            translated(self._server),
+            BoundedConnection.connect(**connection_arguments(self.database_url, self.settings)) as probe,
+        ):
+            probe.budget = self.settings.call_timeout
+            _require_current(probe.execute(STATEMENTS["schema_state"].sql).fetchall(), self.settings)
+        pool: ConnectionPool[BoundedConnection] = ConnectionPool(
+            connection_class=BoundedConnection, **pool_arguments(self.database_url, self.settings)
+        )
+        pool.open()
+        return pool
+
+    def _give_up(self, pool: ConnectionPool[BoundedConnection]) -> None:
+        with self._opening:
+            if self._pool is pool:
+                self._pool = None
+        pool.close(0)
+
+
+class AsyncColdStore:
+    """PostgreSQL, for any number of tasks of one event loop: it reads; flushing is a thread's work."""
+
+    def __init__(self, database_url: str, settings: Settings) -> None:
+        self.database_url = database_url
+        self.settings = settings
+        self._opening = asyncio.Lock()
+        self._pool: AsyncConnectionPool[AsyncBoundedConnection] | None = None
+
+    async def fetch(self, query: Query[T]) -> T:
+        """What the plan asks for, in one round trip."""
+        from banshee_memory.cold.failures import ConnectionLost
+
+        try:
+            rows = await self._rows(query)
+        except ConnectionLost:
+            rows = await self._rows(query)
+        return _decoded(query, rows)
+
+    async def ping(self) -> Ping:
+        """Whether and how fast the server answers."""
+        await self.fetch(server_version())
+        began = perf_counter()
+        version = await self.fetch(server_version())
+        return Ping(version, perf_counter() - began)
+
+    async def aclose(self) -> None:
+        """Closes the connections; calling it again does nothing, another call to the store opens it again."""
+        async with self._opening:
+            pool, self._pool = self._pool, None
+        if pool:
+            await pool.close(self.settings.connect_timeout + 1)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncBoundedConnection]:
+        """A connection of the pool, in autocommit; the driver's errors leave as ours."""
+        import psycopg
+
+        from banshee_memory.cold.failures import failure_of
+        from banshee_memory.cold.session import GRACE
+
+        pool, connection = await self._taken()
+        connection.budget = self.settings.call_timeout + GRACE
+        try:
+            yield connection
+        except psycopg.Error as exc:
+            raise failure_of(exc, self._server, lost=connection.closed) from exc
+        finally:
+            if connection.closed:
+                await self._give_up(pool)
+            await pool.putconn(connection)
+
+    @property
+    def _server(self) -> str:
+        from banshee_memory.cold.session import server_of
+
+        return server_of(self.database_url)
+
+    async def _rows(self, query: Query[Any]) -> Sequence[tuple[Any, ...]]:
+        async with self.connection() as connection:
+            sql = STATEMENTS[query.name].sql
+            cursor = await connection.execute(sql, query.params, prepare=True, binary=True)
+            return await cursor.fetchall()
+
+    async def _taken(self) -> tuple[AsyncConnectionPool[AsyncBoundedConnection], AsyncBoundedConnection]:
+        from psycopg_pool import PoolClosed, PoolTimeout
+
+        while True:
+            pool = await self._opened()
+            try:
+                return pool, await pool.getconn()
+            except PoolClosed:
+                continue
+            except PoolTimeout as exc:
+                raise _none_free(self._server, self.settings) from exc
+
+    async def _opened(self) -> AsyncConnectionPool[AsyncBoundedConnection]:
+        if self._pool:
+            return self._pool
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await self._open()
+            return self._pool
+
+    async def _open(self) -> AsyncConnectionPool[AsyncBoundedConnection]:
+        from psycopg_pool import AsyncConnectionPool
+
+        from banshee_memory.cold.failures import translated
+        from banshee_memory.cold.session import AsyncBoundedConnection, connection_arguments, pool_arguments
+
+        with translated(self._server):
+            arguments = connection_arguments(self.database_url, self.settings)
+            async with await AsyncBoundedConnection.connect(**arguments) as probe:
+                probe.budget = self.settings.call_timeout
+                cursor = await probe.execute(STATEMENTS["schema_state"].sql)
+                _require_current(await cursor.fetchall(), self.settings)
+        pool: AsyncConnectionPool[AsyncBoundedConnection] = AsyncConnectionPool(
+            connection_class=AsyncBoundedConnection, **pool_arguments(self.database_url, self.settings)
+        )
+        await pool.open()
+        return pool
+
+    async def _give_up(self, pool: AsyncConnectionPool[AsyncBoundedConnection]) -> None:
+        if self._pool is pool:
+            self._pool = None
+        await pool.close(self.settings.connect_timeout)
+
+
+def _require_current(rows: Sequence[tuple[Any, ...]], settings: Settings) -> None:
+    applied, shards = rows[0]
+    require_current(applied, shards, settings.shards)
+
+
+def _decoded(query: Query[T], rows: Sequence[tuple[Any, ...]]) -> T:
+    try:
+        return query.decode(rows)
+    except msgspec.MsgspecError as exc:
+        raise IncompatibleSchema(f"{query.name} gave what this version cannot read: {exc}") from exc
+
+
+def _none_free(server: str, settings: Settings) -> ColdStoreUnavailable:
+    return ColdStoreUnavailable(
+        f"PostgreSQL at {server}: no connection within {settings.connect_timeout:g} s. All "
+        f"{settings.db_max_connections} may be in use: raise DB_MAX_CONNECTIONS."
+    )

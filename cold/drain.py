@@ -1,0 +1,187 @@
+"""The write side of a flush: one transaction, under the rows of the shards that it holds. Imports the driver.
+
+    with cold.drain(shards) as drain:
+        written = drain.write(Batch(messages, events, states, memories))
+        drain.advance({shard: stamp for shard in drain.held})
+
+Rows are copied into staging tables of the connection's own and moved on by one statement, so that writing the same
+again changes nothing and is not counted. The staging tables are created in the transaction itself, if missing: behind a
+pooler another transaction may have another connection. A missing partition is created in it too, without a deadlock:
+shards and so agents of two drains are disjoint, parents are locked in one order, and who drops partitions waits with a
+short lock_timeout behind a drain that holds the parent already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import psycopg
+
+from banshee_memory.cold import partitions
+from banshee_memory.cold.failures import is_poison, is_without_partition
+from banshee_memory.cold.queries import STATEMENTS
+from banshee_memory.cold.session import GRACE, milliseconds
+from banshee_memory.cold.staging import AnyRow, Batch, Copy, EventRow, MemoryRow, MessageRow, StateRow, copies
+from banshee_memory.errors import ColdStoreUnavailable
+
+if TYPE_CHECKING:
+    from banshee_memory.cold.client import ColdStore
+    from banshee_memory.cold.session import BoundedConnection
+    from banshee_memory.settings import Settings
+
+__all__ = ["Batch", "Drain", "EventRow", "MemoryRow", "MessageRow", "StateRow", "Written", "drained"]
+
+_STAGING = ("create_staged_messages", "create_staged_events", "create_staged_states", "create_staged_memories")
+
+
+class Written(NamedTuple):
+    """What was really new, by kind; rows that were there already or were superseded; and what cannot be stored."""
+
+    messages: int = 0
+    events: int = 0
+    states: int = 0
+    memories: int = 0
+    duplicates: int = 0
+    poison: tuple[tuple[AnyRow, str], ...] = ()
+
+    def plus(self, other: Written) -> Written:
+        """Both together."""
+        return Written(
+            self.messages + other.messages,
+            self.events + other.events,
+            self.states + other.states,
+            self.memories + other.memories,
+            self.duplicates + other.duplicates,
+            self.poison + other.poison,
+        )
+
+
+class Drain:
+    """An open flush transaction. `held`: the shards it holds, each with the stamp up to which it was flushed before."""
+
+    def __init__(self, connection: BoundedConnection, held: Mapping[int, int]) -> None:
+        self.held = held
+        self._connection = connection
+        self._unused = True
+
+    def write(self, batch: Batch) -> Written:
+        """Stores the batch, but for its poison: what no retry can ever store, with the reason.
+
+        A batch with poison in it is halved until the bad rows are alone; so one of 5,000 costs some 13 more attempts.
+        """
+        if not batch:
+            return Written()
+        try:
+            return self._attempt(batch)
+        except Exception as exc:
+            if not is_poison(exc):
+                raise
+            if len(batch) == 1:
+                return Written(poison=((batch.rows()[0], _reason(exc)),))
+        first, second = batch.halves()
+        return self.write(first).plus(self.write(second))
+
+    def advance(self, stamps: Mapping[int, int]) -> None:
+        """Records up to which stamp each shard is flushed now; a row never goes back."""
+        params = {"shards": list(stamps), "stamps": list(stamps.values())}
+        self._connection.execute(STATEMENTS["advance_shards"].sql, params)
+
+    def _attempt(self, batch: Batch) -> Written:
+        try:
+            return self._stored(batch)
+        except psycopg.errors.CheckViolation as exc:
+            if not is_without_partition(exc):
+                raise
+        # Once a day or a week, and not where the daemon creates partitions ahead: cheaper than asking each time.
+        self._ensure_partitions(batch)
+        return self._stored(batch)
+
+    def _stored(self, batch: Batch) -> Written:
+        with self._connection.transaction():
+            self._clear()
+            for copy in copies(batch):
+                self._copy(copy)
+            counts = self._connection.execute(STATEMENTS["store_staged"].sql, prepare=True).fetchall()[0]
+        self._unused = False
+        messages, events, states, memories = counts
+        return Written(messages, events, states, memories, len(batch) - sum(counts))
+
+    def _copy(self, copy: Copy) -> None:
+        with self._connection.cursor() as cursor, cursor.copy(STATEMENTS[copy.statement].sql) as sink:
+            for chunk in copy.chunks():
+                sink.write(chunk)
+
+    def _clear(self) -> None:
+        if not self._unused:
+            self._connection.execute(STATEMENTS["clear_staged"].sql)
+
+    def _ensure_partitions(self, batch: Batch) -> None:
+        if batch.events:
+            partitions.ensure(self._connection, partitions.EVENTS, [row.placed.at_us for row in batch.events])
+        if batch.messages:
+            partitions.ensure(self._connection, partitions.MESSAGES, [row.placed.at_us for row in batch.messages])
+
+
+@contextmanager
+def drained(store: ColdStore, shards: Sequence[int], wait: float | None) -> Iterator[Drain]:
+    """A flush transaction over the free ones of `shards`, or over all of them after at most `wait` seconds.
+
+    Commits when the block ends well, else rolls back. ColdStoreUnavailable also when the lock was not had in time, or
+    when it cannot be known whether the commit was done: flushing the same again is safe.
+    """
+    with store.connection() as connection:
+        connection.budget = max(store.settings.flush_timeout, wait or 0.0) + GRACE
+        connection.execute("BEGIN")
+        try:
+            held = _held(connection, shards, wait, store.settings)
+            yield Drain(connection, held)
+        except BaseException:
+            _roll_back(connection)
+            raise
+        _commit(connection)
+
+
+def _held(
+    connection: BoundedConnection, shards: Sequence[int], wait: float | None, settings: Settings
+) -> dict[int, int]:
+    _limit(connection, settings, lock_timeout=settings.flush_timeout if wait is None else wait)
+    hold = STATEMENTS["hold_free_shards" if wait is None else "hold_shards"].sql
+    try:
+        rows = connection.execute(hold, {"shards": list(shards)}, prepare=True).fetchall()
+    except psycopg.errors.LockNotAvailable as exc:
+        raise ColdStoreUnavailable(f"another flush has held the shards for {wait:g} s") from exc
+    _limit(connection, settings, lock_timeout=settings.flush_timeout)
+    for statement in _STAGING:
+        connection.execute(STATEMENTS[statement].sql)
+    return dict(rows)
+
+
+def _limit(connection: BoundedConnection, settings: Settings, *, lock_timeout: float) -> None:
+    # A holder that hangs is cut off by the server, so that its shards are free for others.
+    flush_ms = milliseconds(settings.flush_timeout)
+    limits = {"lock_ms": milliseconds(lock_timeout), "statement_ms": flush_ms, "idle_ms": flush_ms}
+    connection.execute(STATEMENTS["limit_transaction"].sql, limits, prepare=True)
+
+
+def _commit(connection: BoundedConnection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except psycopg.OperationalError as exc:
+        raise ColdStoreUnavailable(
+            f"the connection to PostgreSQL was lost during COMMIT, so the flush was stored or was not ({exc}): "
+            "flushing again is safe"
+        ) from exc
+
+
+def _roll_back(connection: BoundedConnection) -> None:
+    try:
+        connection.execute("ROLLBACK")
+    except psycopg.Error:
+        connection.close()  # the server rolls back what it hears no end of
+
+
+def _reason(exc: Exception) -> str:
+    state = f"{exc.sqlstate} " if isinstance(exc, psycopg.Error) and exc.sqlstate else ""
+    return f"{state}{type(exc).__name__}: {str(exc).splitlines()[0] if str(exc) else ''}"[:500]

@@ -1,0 +1,184 @@
+-- The cold schema: everything an agent ever was. Plain SQL: `psql -1 -f` applies it as well as `banshee migrate` does.
+-- Names and types are those of the original plugin where they still mean something.
+--
+-- A stamp (int8) is the place of a write in its shard's log in Redis: milliseconds << 16 | sequence. It only grows.
+
+-- The ledger. Each migration ends by writing its own row; `banshee migrate` adds the checksum of the file, also to the
+-- row of one that psql applied.
+CREATE TABLE IF NOT EXISTS banshee_migrations (
+    name       text PRIMARY KEY,
+    checksum   text,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- What was fixed when the store was first used. `banshee migrate` writes it, and a row for each of the shards.
+CREATE TABLE banshee_store (
+    singleton  boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    shards     integer NOT NULL CHECK (shards BETWEEN 1 AND 16384),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- One row a shard of Redis: whoever flushes the shard holds its row, and writes here how far it came.
+CREATE TABLE shards (
+    shard         integer PRIMARY KEY,
+    flushed_stamp bigint NOT NULL DEFAULT 0,
+    flushed_at    timestamptz
+);
+
+-- One row an agent: exact totals, which outlive retention and are never counted by a scan.
+CREATE TABLE agents (
+    agent_id           uuid PRIMARY KEY,
+    flushed_stamp      bigint NOT NULL DEFAULT 0,
+    total_messages     bigint NOT NULL DEFAULT 0,
+    user_messages      bigint NOT NULL DEFAULT 0,
+    assistant_messages bigint NOT NULL DEFAULT 0,
+    system_messages    bigint NOT NULL DEFAULT 0,
+    function_messages  bigint NOT NULL DEFAULT 0,
+    tool_messages      bigint NOT NULL DEFAULT 0,
+    total_tokens       bigint NOT NULL DEFAULT 0,
+    total_events       bigint NOT NULL DEFAULT 0,
+    first_message      timestamptz,
+    last_message       timestamptz,
+    created_at         timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 70);
+
+-- What each agent feels: intensities as they were felt, each with its own time. Never a decayed value.
+CREATE TABLE emotional_states (
+    agent_id     uuid   NOT NULL,
+    emotions     jsonb  NOT NULL,              -- {"joy": 0.8}
+    felt_at      jsonb  NOT NULL,              -- {"joy": 1790000000000000}: microseconds since 1970
+    decay_rates  jsonb  NOT NULL DEFAULT '{}', -- the rates that differ from the emotions' own
+    last_updated timestamptz NOT NULL,
+    stamp        bigint NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (agent_id)
+) PARTITION BY HASH (agent_id);
+
+-- Typed memories. A deleted one stays as a tombstone (no data) for a while, so that nothing older can bring it back.
+CREATE TABLE memory_records (
+    agent_id      uuid   NOT NULL,
+    memory_type   text   NOT NULL,
+    key           text   NOT NULL,
+    data          jsonb,
+    importance    double precision NOT NULL,
+    access_count  bigint NOT NULL,
+    last_accessed timestamptz NOT NULL,
+    created_at    timestamptz NOT NULL,
+    updated_at    timestamptz NOT NULL,
+    expires_at    timestamptz,
+    tags          text[] NOT NULL,
+    stamp         bigint NOT NULL,
+    deleted       boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (agent_id, memory_type, key)
+) PARTITION BY HASH (agent_id);
+
+CREATE INDEX memory_records_by_worth
+    ON memory_records (agent_id, memory_type, importance DESC, last_accessed DESC) WHERE NOT deleted;
+CREATE INDEX memory_records_by_expiry ON memory_records (expires_at) WHERE expires_at IS NOT NULL;
+
+DO $$
+BEGIN
+    FOR remainder IN 0..7 LOOP
+        EXECUTE format('CREATE TABLE emotional_states_%s PARTITION OF emotional_states
+                        FOR VALUES WITH (MODULUS 8, REMAINDER %s) WITH (fillfactor = 70)', remainder, remainder);
+        EXECUTE format('CREATE TABLE memory_records_%s PARTITION OF memory_records
+                        FOR VALUES WITH (MODULUS 8, REMAINDER %s) WITH (fillfactor = 80)', remainder, remainder);
+    END LOOP;
+END $$;
+
+-- What happened to an agent and what it felt after it. A day a partition.
+CREATE TABLE emotional_events (
+    agent_id           uuid   NOT NULL,
+    occurred_at        timestamptz NOT NULL,
+    stamp              bigint NOT NULL,
+    id                 uuid   NOT NULL,
+    event_type         text   NOT NULL,
+    event_data         jsonb  NOT NULL,
+    mode               text   NOT NULL CHECK (mode IN ('set', 'add', 'record')),
+    resulting_emotions jsonb  NOT NULL,        -- what the event named
+    emotions_after     jsonb  NOT NULL,        -- the whole state after it
+    context_factors    jsonb,
+    valence            double precision NOT NULL,
+    arousal            double precision NOT NULL,
+    intensity          double precision NOT NULL,
+    valence_delta      double precision NOT NULL,
+    arousal_delta      double precision NOT NULL,
+    intensity_delta    double precision NOT NULL,
+    session_id         uuid,
+    created_at         timestamptz NOT NULL,
+    PRIMARY KEY (agent_id, occurred_at, stamp, id)
+) PARTITION BY RANGE (occurred_at);
+
+-- What was said. A week a partition. The primary key is also the order of history; the id in it keeps two messages
+-- apart that a failover gave the same stamp.
+CREATE TABLE conversation_messages (
+    agent_id          uuid   NOT NULL,
+    created_at        timestamptz NOT NULL,
+    stamp             bigint NOT NULL,
+    id                uuid   NOT NULL,
+    role              text   NOT NULL CHECK (role IN ('user', 'assistant', 'system', 'function', 'tool')),
+    content           text   NOT NULL,
+    metadata          jsonb,
+    emotional_context jsonb,
+    tokens_used       bigint CHECK (tokens_used >= 0),
+    session_id        uuid,
+    PRIMARY KEY (agent_id, created_at, stamp, id)
+) PARTITION BY RANGE (created_at);
+
+-- Creates the partition of `parent` that begins at `lower`, unless it is there. Also by a role without DDL rights.
+-- ATTACH, unlike CREATE TABLE ... PARTITION OF, lets others read and write meanwhile. Its own lock on the parent is the one
+-- that serializes those who create the same: a second lock, on something else, could be taken in another order by
+-- banshee_drop_partitions and end in a deadlock.
+CREATE FUNCTION banshee_ensure_partition(parent text, lower timestamptz, upper timestamptz) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    child text := format('%s_%s', parent, to_char(lower AT TIME ZONE 'UTC', 'YYYYMMDD'));
+BEGIN
+    IF parent NOT IN ('emotional_events', 'conversation_messages') THEN
+        RAISE EXCEPTION 'banshee: % has no partitions by time', parent USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF to_regclass(quote_ident(child)) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE %I IN SHARE UPDATE EXCLUSIVE MODE', parent);
+    IF to_regclass(quote_ident(child)) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', child, parent);
+    EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, child, lower, upper);
+    RETURN true;
+END $$;
+
+-- Drops the partitions of `parent` that lie wholly before `cutoff`; returns their names.
+CREATE FUNCTION banshee_drop_partitions(parent text, cutoff timestamptz) RETURNS SETOF text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    child record;
+BEGIN
+    IF parent NOT IN ('emotional_events', 'conversation_messages') THEN
+        RAISE EXCEPTION 'banshee: % has no partitions by time', parent USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    FOR child IN
+        SELECT c.relname AS name,
+               substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''\)')::timestamptz AS upper
+        FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+        WHERE inhparent = to_regclass(quote_ident(parent))
+    LOOP
+        IF child.upper <= cutoff THEN
+            EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', parent, child.name);
+            EXECUTE format('DROP TABLE %I', child.name);
+            RETURN NEXT child.name;
+        END IF;
+    END LOOP;
+END $$;
+
+-- The words of a message for a search. A tsvector holds a megabyte of them; of what has more, the beginning is searched.
+CREATE FUNCTION banshee_document(language regconfig, content text) RETURNS tsvector
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN to_tsvector(language, content);
+EXCEPTION WHEN program_limit_exceeded THEN
+    RETURN to_tsvector(language, left(content, 100000));
+END $$;
+
+INSERT INTO banshee_migrations (name) VALUES ('0001_initial_schema');

@@ -1,0 +1,32 @@
+"""The statements of `queries.sql`, by name. Nothing is ever pasted into one: values are parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import NamedTuple
+
+_HEADER = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+
+class Statement(NamedTuple):
+    """A statement as PostgreSQL gets it, and the line or two that say what it does."""
+
+    sql: str
+    description: str
+
+
+def _parsed(text: str) -> Mapping[str, Statement]:
+    _, *parts = _HEADER.split(text)
+    return {name: _statement(body) for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def _statement(body: str) -> Statement:
+    lines = body.strip().splitlines()
+    said = [line.removeprefix("--").strip() for line in lines if line.startswith("--")]
+    sql = "\n".join(line for line in lines if not line.startswith("--"))
+    return Statement(sql.rstrip(";"), " ".join(said))
+
+
+STATEMENTS = _parsed(resources.files("banshee_memory.cold").joinpath("queries.sql").read_text("utf-8"))

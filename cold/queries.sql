@@ -1,0 +1,373 @@
+-- Every statement of the cold tier, by name. The line under a name says what it does; parameters are psycopg's.
+-- Histories are ordered by (created_at or occurred_at, stamp, id), which is how their primary keys go on after agent_id.
+
+-- name: state_of
+-- What an agent feels, as it was felt.
+SELECT emotions::text, felt_at::text, decay_rates::text, last_updated, stamp
+FROM emotional_states
+WHERE agent_id = %(agent)s;
+
+-- name: message_page
+-- The newest messages of an agent before a place in its history, newest first.
+SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
+FROM conversation_messages
+WHERE agent_id = %(agent)s
+  AND created_at BETWEEN %(since)s AND %(until)s
+  AND (created_at, stamp) < (%(until)s, %(stamp)s)
+ORDER BY created_at DESC, stamp DESC, id DESC
+LIMIT %(limit)s;
+
+-- name: messages_after
+-- The oldest messages of an agent after a place in its history, oldest first: what an export walks along.
+SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
+FROM conversation_messages
+WHERE agent_id = %(agent)s
+  AND created_at >= %(since)s
+  AND (created_at, stamp, id) > (%(since)s, %(stamp)s, %(id)s)
+ORDER BY created_at, stamp, id
+LIMIT %(limit)s;
+
+-- name: message_place
+-- One message of an agent, in the partition that the time in its id names.
+SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
+FROM conversation_messages
+WHERE agent_id = %(agent)s
+  AND created_at >= %(since)s
+  AND created_at < %(until)s
+  AND id = %(id)s;
+
+-- name: message_place_unpruned
+-- One message of an agent whose id carries no time: every partition is asked.
+SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
+FROM conversation_messages
+WHERE agent_id = %(agent)s
+  AND id = %(id)s
+ORDER BY created_at, stamp
+LIMIT 1;
+
+-- name: search
+-- The agent's messages that match, best first, then newest; the unflushed ones are judged by the same rules and count as
+-- newest. A message that is in both counts once, as the stored one. Only what can exceed a tsvector goes by the function.
+WITH sought AS MATERIALIZED (
+    SELECT websearch_to_tsquery(%(language)s::regconfig, %(query)s) AS query
+), documents AS (
+    SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp,
+           true AS stored,
+           CASE WHEN octet_length(content) < 150000 THEN to_tsvector(%(language)s::regconfig, content)
+                ELSE banshee_document(%(language)s::regconfig, content) END AS document
+    FROM conversation_messages
+    WHERE agent_id = %(agent)s
+    UNION ALL
+    SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, 'infinity', place,
+           false,
+           CASE WHEN octet_length(content) < 150000 THEN to_tsvector(%(language)s::regconfig, content)
+                ELSE banshee_document(%(language)s::regconfig, content) END
+    FROM unnest(%(ids)s::uuid[], %(texts)s::text[]) WITH ORDINALITY AS unflushed (id, content, place)
+), matching AS (
+    SELECT DISTINCT ON (id) documents.*, ts_rank(document, sought.query) AS rank
+    FROM documents, sought
+    WHERE document @@ sought.query
+    ORDER BY id, stored DESC
+)
+SELECT id, role, content, metadata, emotional_context, tokens_used, session_id,
+       CASE WHEN stored THEN created_at END, stamp
+FROM matching
+ORDER BY rank DESC, created_at DESC, stamp DESC, id DESC
+LIMIT %(limit)s;
+
+-- name: totals_of
+-- An agent's exact totals, and up to which stamp they count.
+SELECT flushed_stamp, total_messages, user_messages, assistant_messages, system_messages, function_messages,
+       tool_messages, total_tokens, first_message, last_message, total_events
+FROM agents
+WHERE agent_id = %(agent)s;
+
+-- name: event_page
+-- The newest events of an agent before a place in its history and not before a time, newest first.
+SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal, intensity,
+       valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp
+FROM emotional_events
+WHERE agent_id = %(agent)s
+  AND occurred_at BETWEEN %(since)s AND %(until)s
+  AND (occurred_at, stamp) < (%(until)s, %(stamp)s)
+ORDER BY occurred_at DESC, stamp DESC, id DESC
+LIMIT %(limit)s;
+
+-- name: events_after
+-- The oldest events of an agent after a place in its history, oldest first: what an export walks along.
+SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal, intensity,
+       valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp
+FROM emotional_events
+WHERE agent_id = %(agent)s
+  AND occurred_at >= %(since)s
+  AND (occurred_at, stamp, id) > (%(since)s, %(stamp)s, %(id)s)
+ORDER BY occurred_at, stamp, id
+LIMIT %(limit)s;
+
+-- name: memory_of
+-- One memory of an agent, deleted or not.
+SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
+       stamp, deleted
+FROM memory_records
+WHERE agent_id = %(agent)s AND memory_type = %(memory_type)s AND key = %(key)s;
+
+-- name: memory_page
+-- An agent's living memories of one type, by importance, then last access, descending.
+SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
+       stamp, deleted
+FROM memory_records
+WHERE agent_id = %(agent)s
+  AND memory_type = %(memory_type)s
+  AND NOT deleted
+  AND (expires_at IS NULL OR expires_at > %(now)s)
+ORDER BY importance DESC, last_accessed DESC, key
+LIMIT %(limit)s OFFSET %(offset)s;
+
+-- name: memory_page_of_all_types
+-- An agent's living memories, by importance, then last access, descending.
+SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
+       stamp, deleted
+FROM memory_records
+WHERE agent_id = %(agent)s
+  AND NOT deleted
+  AND (expires_at IS NULL OR expires_at > %(now)s)
+ORDER BY importance DESC, last_accessed DESC, memory_type, key
+LIMIT %(limit)s OFFSET %(offset)s;
+
+-- name: agents
+-- The agents that were ever flushed, by id.
+SELECT agent_id
+FROM agents
+WHERE agent_id > %(after)s
+ORDER BY agent_id
+LIMIT %(limit)s;
+
+-- name: agent_known
+-- Whether anything of an agent was ever flushed.
+SELECT EXISTS (SELECT FROM agents WHERE agent_id = %(agent)s);
+
+-- name: overview
+-- Each table with its partitions and estimated rows: PostgreSQL's own statistics, nothing is counted.
+SELECT name, count(tree.relid), coalesce(sum(greatest(leaf.reltuples, pg_stat_get_live_tuples(leaf.oid))), 0)::bigint
+FROM unnest(ARRAY['agents', 'emotional_states', 'memory_records', 'emotional_events', 'conversation_messages'])
+         AS parent (name)
+     LEFT JOIN LATERAL pg_partition_tree(to_regclass(name)) AS tree ON tree.isleaf AND tree.level > 0
+     JOIN pg_class AS leaf ON leaf.oid = coalesce(tree.relid, to_regclass(name))
+GROUP BY name
+ORDER BY name;
+
+-- name: database_size
+-- The bytes of the whole database, and how many agents there are.
+SELECT pg_database_size(current_database()), (SELECT count(*) FROM agents);
+
+-- name: ping
+-- The server's version.
+SELECT current_setting('server_version');
+
+-- name: schema_state
+-- What was migrated, how many shards the store was made for (NULL: not yet said).
+SELECT coalesce(array_agg(name ORDER BY name), '{}'), (SELECT shards FROM banshee_store)
+FROM banshee_migrations;
+
+-- name: limit_transaction
+-- Bounds of this transaction, in milliseconds: how long a lock, a statement and an idle client may take.
+SELECT set_config('lock_timeout', %(lock_ms)s::text, true),
+       set_config('statement_timeout', %(statement_ms)s::text, true),
+       set_config('idle_in_transaction_session_timeout', %(idle_ms)s::text, true);
+
+-- name: hold_free_shards
+-- Takes those of the shards that nobody holds, in their order, until the transaction ends.
+SELECT shard, flushed_stamp FROM shards WHERE shard = ANY (%(shards)s::integer[]) ORDER BY shard FOR UPDATE SKIP LOCKED;
+
+-- name: hold_shards
+-- Takes all of the shards, in their order, waiting for who holds them, until the transaction ends.
+SELECT shard, flushed_stamp FROM shards WHERE shard = ANY (%(shards)s::integer[]) ORDER BY shard FOR UPDATE;
+
+-- name: advance_shards
+-- Records how far shards were flushed; never backwards.
+UPDATE shards
+SET flushed_stamp = greatest(shards.flushed_stamp, reached.stamp), flushed_at = now()
+FROM unnest(%(shards)s::integer[], %(stamps)s::bigint[]) AS reached (shard, stamp)
+WHERE shards.shard = reached.shard;
+
+-- name: ensure_partitions
+-- Creates those partitions that are missing; returns how many that were.
+SELECT count(*) FILTER (WHERE banshee_ensure_partition(%(parent)s, lower, upper))
+FROM unnest(%(lowers)s::timestamptz[], %(uppers)s::timestamptz[]) AS needed (lower, upper);
+
+-- name: drop_partitions
+-- Drops the partitions that lie wholly before a time; returns their names.
+SELECT banshee_drop_partitions(%(parent)s, %(cutoff)s);
+
+-- name: create_staged_messages
+-- This connection's own staging table; with the three others it mirrors what binary COPY sends, in its order.
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_messages (
+    agent_id uuid, created_at timestamptz, stamp bigint, id uuid, role text, content text, metadata jsonb,
+    emotional_context jsonb, tokens_used bigint, session_id uuid
+) ON COMMIT DELETE ROWS;
+
+-- name: create_staged_events
+-- This connection's own staging table of events.
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_events (
+    agent_id uuid, occurred_at timestamptz, stamp bigint, id uuid, event_type text, event_data jsonb, mode text,
+    resulting_emotions jsonb, emotions_after jsonb, context_factors jsonb, valence double precision,
+    arousal double precision, intensity double precision, valence_delta double precision,
+    arousal_delta double precision, intensity_delta double precision, session_id uuid, created_at timestamptz
+) ON COMMIT DELETE ROWS;
+
+-- name: create_staged_states
+-- This connection's own staging table of states.
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_states (
+    agent_id uuid, emotions jsonb, felt_at jsonb, decay_rates jsonb, last_updated timestamptz, stamp bigint
+) ON COMMIT DELETE ROWS;
+
+-- name: create_staged_memories
+-- This connection's own staging table of memories.
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_memories (
+    agent_id uuid, memory_type text, key text, data jsonb, importance double precision, access_count bigint,
+    last_accessed timestamptz, created_at timestamptz, updated_at timestamptz, expires_at timestamptz, tags text[],
+    stamp bigint, deleted boolean
+) ON COMMIT DELETE ROWS;
+
+-- name: stage_messages
+-- Takes messages in.
+COPY pg_temp.staged_messages FROM STDIN (FORMAT BINARY);
+
+-- name: stage_events
+-- Takes events in.
+COPY pg_temp.staged_events FROM STDIN (FORMAT BINARY);
+
+-- name: stage_states
+-- Takes states in.
+COPY pg_temp.staged_states FROM STDIN (FORMAT BINARY);
+
+-- name: stage_memories
+-- Takes memories in.
+COPY pg_temp.staged_memories FROM STDIN (FORMAT BINARY);
+
+-- name: clear_staged
+-- Empties the staging tables before the commit does: for a second write of the same transaction.
+TRUNCATE pg_temp.staged_messages, pg_temp.staged_events, pg_temp.staged_states, pg_temp.staged_memories;
+
+-- name: store_staged
+-- Moves what is staged to where it belongs. What is there already stays as it is and is not counted; totals grow by what
+-- was really inserted; of a value the newest stamp stays, and of equal stamps the one that was accessed more.
+-- Returns how many messages, events, states and memories were new.
+WITH new_messages AS (
+    INSERT INTO conversation_messages (agent_id, created_at, stamp, id, role, content, metadata, emotional_context,
+                                       tokens_used, session_id)
+    SELECT agent_id, created_at, stamp, id, role, content, metadata, emotional_context, tokens_used, session_id
+    FROM pg_temp.staged_messages
+    ON CONFLICT DO NOTHING
+    RETURNING agent_id, role, tokens_used, created_at
+), new_events AS (
+    INSERT INTO emotional_events (agent_id, occurred_at, stamp, id, event_type, event_data, mode, resulting_emotions,
+                                  emotions_after, context_factors, valence, arousal, intensity, valence_delta,
+                                  arousal_delta, intensity_delta, session_id, created_at)
+    SELECT agent_id, occurred_at, stamp, id, event_type, event_data, mode, resulting_emotions, emotions_after,
+           context_factors, valence, arousal, intensity, valence_delta, arousal_delta, intensity_delta, session_id,
+           created_at
+    FROM pg_temp.staged_events
+    ON CONFLICT DO NOTHING
+    RETURNING agent_id
+), new_states AS (
+    INSERT INTO emotional_states AS stored (agent_id, emotions, felt_at, decay_rates, last_updated, stamp)
+    SELECT DISTINCT ON (agent_id) agent_id, emotions, felt_at, decay_rates, last_updated, stamp
+    FROM pg_temp.staged_states
+    ORDER BY agent_id, stamp DESC
+    ON CONFLICT (agent_id) DO UPDATE
+    SET emotions = excluded.emotions, felt_at = excluded.felt_at, decay_rates = excluded.decay_rates,
+        last_updated = excluded.last_updated, stamp = excluded.stamp
+    WHERE excluded.stamp > stored.stamp
+    RETURNING agent_id
+), new_memories AS (
+    INSERT INTO memory_records AS stored (agent_id, memory_type, key, data, importance, access_count, last_accessed,
+                                          created_at, updated_at, expires_at, tags, stamp, deleted)
+    SELECT DISTINCT ON (agent_id, memory_type, key) agent_id, memory_type, key, data, importance, access_count,
+           last_accessed, created_at, updated_at, expires_at, tags, stamp, deleted
+    FROM pg_temp.staged_memories
+    ORDER BY agent_id, memory_type, key, stamp DESC, deleted DESC, access_count DESC
+    ON CONFLICT (agent_id, memory_type, key) DO UPDATE
+    SET access_count = excluded.access_count, last_accessed = excluded.last_accessed,
+        data = CASE WHEN excluded.stamp > stored.stamp THEN excluded.data ELSE stored.data END,
+        importance = CASE WHEN excluded.stamp > stored.stamp THEN excluded.importance ELSE stored.importance END,
+        created_at = CASE WHEN excluded.stamp > stored.stamp THEN excluded.created_at ELSE stored.created_at END,
+        updated_at = CASE WHEN excluded.stamp > stored.stamp THEN excluded.updated_at ELSE stored.updated_at END,
+        expires_at = CASE WHEN excluded.stamp > stored.stamp THEN excluded.expires_at ELSE stored.expires_at END,
+        tags = CASE WHEN excluded.stamp > stored.stamp THEN excluded.tags ELSE stored.tags END,
+        stamp = excluded.stamp,
+        deleted = excluded.deleted
+    WHERE excluded.stamp > stored.stamp
+       OR (excluded.stamp = stored.stamp AND excluded.access_count > stored.access_count
+           AND NOT excluded.deleted AND NOT stored.deleted)
+    RETURNING agent_id
+), said AS (
+    SELECT agent_id, count(*) AS messages,
+           count(*) FILTER (WHERE role = 'user') AS by_user,
+           count(*) FILTER (WHERE role = 'assistant') AS by_assistant,
+           count(*) FILTER (WHERE role = 'system') AS by_system,
+           count(*) FILTER (WHERE role = 'function') AS by_function,
+           count(*) FILTER (WHERE role = 'tool') AS by_tool,
+           coalesce(sum(tokens_used), 0) AS tokens, min(created_at) AS first, max(created_at) AS last
+    FROM new_messages
+    GROUP BY agent_id
+), happened AS (
+    SELECT agent_id, count(*) AS events FROM new_events GROUP BY agent_id
+), reached AS (
+    SELECT agent_id, max(stamp) AS stamp
+    FROM (SELECT agent_id, stamp FROM pg_temp.staged_messages
+          UNION ALL SELECT agent_id, stamp FROM pg_temp.staged_events
+          UNION ALL SELECT agent_id, stamp FROM pg_temp.staged_states
+          UNION ALL SELECT agent_id, stamp FROM pg_temp.staged_memories) AS staged
+    GROUP BY agent_id
+), grown AS (
+    INSERT INTO agents AS stored (agent_id, flushed_stamp, total_messages, user_messages, assistant_messages,
+                                  system_messages, function_messages, tool_messages, total_tokens, total_events,
+                                  first_message, last_message)
+    SELECT agent_id, reached.stamp, coalesce(messages, 0), coalesce(by_user, 0), coalesce(by_assistant, 0),
+           coalesce(by_system, 0), coalesce(by_function, 0), coalesce(by_tool, 0), coalesce(tokens, 0),
+           coalesce(events, 0), first, last
+    FROM reached LEFT JOIN said USING (agent_id) LEFT JOIN happened USING (agent_id)
+    ON CONFLICT (agent_id) DO UPDATE
+    SET flushed_stamp = greatest(stored.flushed_stamp, excluded.flushed_stamp),
+        total_messages = stored.total_messages + excluded.total_messages,
+        user_messages = stored.user_messages + excluded.user_messages,
+        assistant_messages = stored.assistant_messages + excluded.assistant_messages,
+        system_messages = stored.system_messages + excluded.system_messages,
+        function_messages = stored.function_messages + excluded.function_messages,
+        tool_messages = stored.tool_messages + excluded.tool_messages,
+        total_tokens = stored.total_tokens + excluded.total_tokens,
+        total_events = stored.total_events + excluded.total_events,
+        first_message = least(stored.first_message, excluded.first_message),
+        last_message = greatest(stored.last_message, excluded.last_message)
+)
+SELECT (SELECT coalesce(sum(messages), 0)::bigint FROM said), (SELECT coalesce(sum(events), 0)::bigint FROM happened),
+       (SELECT count(*) FROM new_states), (SELECT count(*) FROM new_memories);
+
+-- name: hold_migrations
+-- Waits until no other runner migrates this database; the end of the connection lets go.
+SELECT pg_advisory_lock(hashtext('banshee.migrations'));
+
+-- name: ledger_exists
+-- Whether any migration was applied.
+SELECT to_regclass('banshee_migrations') IS NOT NULL;
+
+-- name: ledger
+-- The applied migrations; one that psql applied has no checksum yet.
+SELECT name, checksum, applied_at FROM banshee_migrations ORDER BY name;
+
+-- name: sign_migration
+-- Adds the checksum to the ledger's row, which the migration itself wrote.
+UPDATE banshee_migrations SET checksum = %(checksum)s WHERE name = %(name)s AND checksum IS NULL;
+
+-- name: store_shards
+-- The number of shards that the store was made for.
+SELECT shards FROM banshee_store;
+
+-- name: fix_shards
+-- Says for good how many shards this store has; the first to say it wins.
+INSERT INTO banshee_store (shards) VALUES (%(shards)s) ON CONFLICT DO NOTHING;
+
+-- name: add_shards
+-- One row a shard.
+INSERT INTO shards (shard) SELECT generate_series(0, %(shards)s::integer - 1) ON CONFLICT DO NOTHING;

@@ -1,0 +1,296 @@
+"""What can be asked of the cold tier: pure plans, run by either client.
+
+A plan names a statement of `queries.sql`, carries its parameters and knows how to decode its rows. Places in a history
+are (µs since the epoch, stamp); times are µs since the epoch; limits are the caller's to check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from banshee_memory.cold.codec import from_json
+from banshee_memory.emotions import Emotion, Felt, StoredState
+from banshee_memory.records import (
+    ROLES,
+    ConversationMessage,
+    ConversationStats,
+    EmotionalEvent,
+    EmotionalEventRecord,
+    MemoryRecord,
+    Placed,
+    StoredMemory,
+    memory_id,
+)
+from banshee_memory.stamps import EPOCH, from_us, id_span, to_us
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Place = tuple[int, int]
+
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+_LAST_STAMP = 2**63 - 1
+_NO_ID = UUID(int=0)
+_numbers = msgspec.json.Decoder(dict[Emotion, float]).decode
+_times = msgspec.json.Decoder(dict[Emotion, int]).decode
+_event = msgspec.json.Decoder(EmotionalEvent).decode
+
+
+class Query(msgspec.Struct, Generic[T], frozen=True):
+    """A statement by its name, its parameters, and what its rows mean."""
+
+    name: str
+    params: Mapping[str, Any]
+    decode: Callable[[Sequence[Row]], T]
+
+
+class Totals(NamedTuple):
+    """Exact totals of an agent: they count what is stamped up to `flushed_stamp`, what retention dropped included."""
+
+    flushed_stamp: int
+    stats: ConversationStats
+    total_events: int
+
+
+class Overview(NamedTuple):
+    """Tables with their estimated rows and their partitions."""
+
+    rows: dict[str, int]
+    partitions: dict[str, int]
+
+
+class Extent(NamedTuple):
+    """The size of the database, and how many agents it knows."""
+
+    database_bytes: int
+    agents: int
+
+
+def state_of(agent: UUID) -> Query[StoredState | None]:
+    """What an agent feels, as it was felt; None if it never felt anything that was flushed."""
+    return Query("state_of", {"agent": agent}, _state)
+
+
+def message_page(
+    agent: UUID, limit: int, before: Place | None = None, since_us: int = 0
+) -> Query[list[Placed[ConversationMessage]]]:
+    """The newest `limit` messages before a place, oldest first. `since_us` spares older partitions a look."""
+    return Query("message_page", _page(agent, limit, before, since_us), _messages(agent, newest_first=True))
+
+
+def messages_after(
+    agent: UUID, limit: int, after: Placed[ConversationMessage] | None = None
+) -> Query[list[Placed[ConversationMessage]]]:
+    """The oldest `limit` messages after that one, oldest first."""
+    return Query("messages_after", _onward(agent, limit, after), _messages(agent, newest_first=False))
+
+
+def message_place(agent: UUID, message_id: UUID) -> Query[Placed[ConversationMessage] | None]:
+    """A message and its place. Only an id without a time in it (not version 7) costs a look into every partition."""
+    if message_id.version != 7:
+        params: dict[str, Any] = {"agent": agent, "id": message_id}
+        return Query("message_place_unpruned", params, _one_message(agent))
+    since, until = id_span(message_id)
+    params = {"agent": agent, "id": message_id, "since": since, "until": until}
+    return Query("message_place", params, _one_message(agent))
+
+
+def search(
+    agent: UUID, query: str, limit: int, language: str, unflushed: Sequence[tuple[UUID, str]] = ()
+) -> Query[list[tuple[UUID, Placed[ConversationMessage] | None]]]:
+    """The messages that match a web-style query, best first, then newest; None in place of an unflushed one.
+
+    `unflushed` is (id, content), oldest first. `language` is a text search configuration of the server.
+    """
+    params = {
+        "agent": agent,
+        "query": query,
+        "limit": limit,
+        "language": language,
+        "ids": [message for message, _ in unflushed],
+        "texts": [content for _, content in unflushed],
+    }
+    return Query("search", params, lambda rows: [(row[0], _found(agent, row)) for row in rows])
+
+
+def totals_of(agent: UUID) -> Query[Totals]:
+    """An agent's totals; zeros for one that was never flushed."""
+    return Query("totals_of", {"agent": agent}, _totals)
+
+
+def event_page(
+    agent: UUID, limit: int, before: Place | None = None, since_us: int | None = None
+) -> Query[list[Placed[EmotionalEventRecord]]]:
+    """The newest `limit` events before a place and not before `since_us`, oldest first."""
+    return Query("event_page", _page(agent, limit, before, since_us or 0), _events(agent, newest_first=True))
+
+
+def events_after(
+    agent: UUID, limit: int, after: Placed[EmotionalEventRecord] | None = None
+) -> Query[list[Placed[EmotionalEventRecord]]]:
+    """The oldest `limit` events after that one, oldest first."""
+    return Query("events_after", _onward(agent, limit, after), _events(agent, newest_first=False))
+
+
+def memory_of(agent: UUID, memory_type: str, key: str, now_us: int) -> Query[StoredMemory | None]:
+    """A memory; None: never known; its `record` None: deleted, or expired by now."""
+    params = {"agent": agent, "memory_type": memory_type, "key": key}
+    return Query("memory_of", params, lambda rows: _memory(agent, rows[0], now_us) if rows else None)
+
+
+def memory_page(
+    agent: UUID, memory_type: str | None, now_us: int, limit: int, offset: int = 0
+) -> Query[list[StoredMemory]]:
+    """Living memories (None: of all types), by importance, then last access, descending, then by name."""
+    params: dict[str, Any] = {"agent": agent, "now": from_us(now_us), "limit": limit, "offset": offset}
+    name = "memory_page_of_all_types"
+    if memory_type is not None:
+        name, params["memory_type"] = "memory_page", memory_type
+    return Query(name, params, lambda rows: [_memory(agent, row, now_us) for row in rows])
+
+
+def agents(after: UUID | None, limit: int) -> Query[list[UUID]]:
+    """The agents that were ever flushed, in the order of their ids, after that one."""
+    params = {"after": after or _NO_ID, "limit": limit}
+    return Query("agents", params, lambda rows: [row[0] for row in rows])
+
+
+def agent_known(agent: UUID) -> Query[bool]:
+    """Whether anything of the agent was ever flushed."""
+    return Query("agent_known", {"agent": agent}, lambda rows: bool(rows[0][0]))
+
+
+def overview() -> Query[Overview]:
+    """Tables, their estimated rows and their partitions; costs what the catalog costs, not what the tables hold."""
+    return Query("overview", {}, _overview)
+
+
+def extent() -> Query[Extent]:
+    """The bytes of the database and its agents, counted."""
+    return Query("database_size", {}, lambda rows: Extent(*rows[0]))
+
+
+def server_version() -> Query[str]:
+    """The server's version: the least that can be asked."""
+    return Query("ping", {}, lambda rows: str(rows[0][0]))
+
+
+def _page(agent: UUID, limit: int, before: Place | None, since_us: int) -> dict[str, Any]:
+    until, stamp = (from_us(before[0]), before[1]) if before else (_END_OF_TIME, _LAST_STAMP)
+    return {"agent": agent, "since": from_us(since_us), "until": until, "stamp": stamp, "limit": limit}
+
+
+def _onward(agent: UUID, limit: int, after: Placed[Any] | None) -> dict[str, Any]:
+    since, stamp, last = (from_us(after.at_us), after.stamp, after.record.id) if after else (EPOCH, -1, _NO_ID)
+    return {"agent": agent, "since": since, "stamp": stamp, "id": last, "limit": limit}
+
+
+def _one_message(agent: UUID) -> Callable[[Sequence[Row]], Placed[ConversationMessage] | None]:
+    return lambda rows: _message(agent, rows[0]) if rows else None
+
+
+def _messages(agent: UUID, *, newest_first: bool) -> Callable[[Sequence[Row]], list[Placed[ConversationMessage]]]:
+    step = -1 if newest_first else 1
+    return lambda rows: [_message(agent, row) for row in rows[::step]]
+
+
+def _events(agent: UUID, *, newest_first: bool) -> Callable[[Sequence[Row]], list[Placed[EmotionalEventRecord]]]:
+    step = -1 if newest_first else 1
+    return lambda rows: [_event_record(agent, row) for row in rows[::step]]
+
+
+def _message(agent: UUID, row: Row) -> Placed[ConversationMessage]:
+    message, role, content, metadata, context, tokens, session, at, stamp = row
+    record = ConversationMessage(
+        id=message,
+        agent_id=agent,
+        role=role,
+        content=content,
+        metadata=from_json(metadata),
+        emotional_context=from_json(context),
+        tokens_used=tokens,
+        session_id=session,
+        created_at=at,
+    )
+    return Placed(to_us(at), stamp, record)
+
+
+def _found(agent: UUID, row: Row) -> Placed[ConversationMessage] | None:
+    return None if row[7] is None else _message(agent, row)
+
+
+def _event_record(agent: UUID, row: Row) -> Placed[EmotionalEventRecord]:
+    (event, kind, data, named, context, *measures, occurred_at, created_at, session, mode, stamp) = row
+    valence, arousal, intensity, valence_delta, arousal_delta, intensity_delta = measures
+    record = EmotionalEventRecord(
+        id=event,
+        agent_id=agent,
+        event_type=kind,
+        event=_event(data),
+        resulting_emotions=_numbers(named),
+        context_factors=from_json(context),
+        valence=valence,
+        arousal=arousal,
+        intensity=intensity,
+        valence_delta=valence_delta,
+        arousal_delta=arousal_delta,
+        intensity_delta=intensity_delta,
+        occurred_at=occurred_at,
+        created_at=created_at,
+        session_id=session,
+        mode=mode,
+    )
+    return Placed(to_us(occurred_at), stamp, record)
+
+
+def _memory(agent: UUID, row: Row, now_us: int) -> StoredMemory:
+    kind, key, data, importance, count, accessed, created, updated, expires, tags, stamp, deleted = row
+    if deleted or (expires is not None and to_us(expires) <= now_us):
+        return StoredMemory(stamp, None)
+    record = MemoryRecord(
+        id=memory_id(agent, kind, key),
+        agent_id=agent,
+        memory_type=kind,
+        key=key,
+        data=from_json(data),
+        importance=importance,
+        access_count=count,
+        last_accessed=accessed,
+        created_at=created,
+        updated_at=updated,
+        expires_at=expires,
+        tags=tuple(tags),
+    )
+    return StoredMemory(stamp, record)
+
+
+def _state(rows: Sequence[Row]) -> StoredState | None:
+    if not rows:
+        return None
+    emotions, felt_at, rates, updated, stamp = rows[0]
+    times = _times(felt_at)
+    felt = {emotion: Felt(value, times[emotion]) for emotion, value in _numbers(emotions).items()}
+    return StoredState(felt, _numbers(rates), to_us(updated), stamp)
+
+
+def _totals(rows: Sequence[Row]) -> Totals:
+    stamp, total, *by_role, tokens, first, last, events = rows[0] if rows else (0,) * 8 + (None, None, 0)
+    said: dict[str, int] = dict(zip(ROLES, by_role, strict=True))
+    stats = ConversationStats(
+        total_messages=total,
+        user_messages=said["user"],
+        assistant_messages=said["assistant"],
+        by_role=said,
+        total_tokens=tokens,
+        first_message=first,
+        last_message=last,
+    )
+    return Totals(stamp, stats, events)
+
+
+def _overview(rows: Sequence[Row]) -> Overview:
+    return Overview({name: held for name, _, held in rows}, {name: parts for name, parts, _ in rows})

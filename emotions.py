@@ -1,0 +1,202 @@
+"""The 22 emotions of the OCC model (Ortony, Clore & Collins, 1988), how they fade, and what they add up to."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from banshee_memory.errors import InvalidInput
+from banshee_memory.stamps import from_us, to_us
+
+FLOOR = 0.01
+"""An intensity under this counts as 0, before anything is added to it."""
+
+
+class Emotion(enum.StrEnum):
+    """An emotion; its value is how it is spelled everywhere (JSON, SQL, Lua)."""
+
+    JOY = "joy"
+    DISTRESS = "distress"
+    HOPE = "hope"
+    FEAR = "fear"
+    SATISFACTION = "satisfaction"
+    DISAPPOINTMENT = "disappointment"
+    RELIEF = "relief"
+    FEAR_CONFIRMED = "fear_confirmed"
+    PRIDE = "pride"
+    SHAME = "shame"
+    ADMIRATION = "admiration"
+    REPROACH = "reproach"
+    GRATIFICATION = "gratification"
+    REMORSE = "remorse"
+    GRATITUDE = "gratitude"
+    ANGER = "anger"
+    LOVE = "love"
+    HATE = "hate"
+    HAPPY_FOR = "happy_for"
+    RESENTMENT = "resentment"
+    GLOATING = "gloating"
+    PITY = "pity"
+
+    @property
+    def rate(self) -> float:
+        """The part of its intensity that it loses in a second, unless the agent has a rate of its own."""
+        return _TEMPERS[self].rate
+
+    @property
+    def valence(self) -> int:
+        """+1 if it is pleasant, −1 if not."""
+        return _TEMPERS[self].valence
+
+    @property
+    def arousal(self) -> float:
+        """How much it stirs, in [0, 1]."""
+        return _TEMPERS[self].arousal
+
+    @classmethod
+    def parse(cls, name: str) -> Emotion:
+        """The emotion of that name, as here or in the original's CamelCase (`FearConfirmed`)."""
+        snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).removeprefix("_")
+        try:
+            return cls(snake)
+        except ValueError:
+            raise InvalidInput("emotion", f"{name!r} is none of the 22 OCC emotions") from None
+
+
+class _Temper(NamedTuple):
+    rate: float
+    valence: int
+    arousal: float
+
+
+_TEMPERS = {
+    Emotion.JOY: _Temper(0.05, +1, 0.8),
+    Emotion.DISTRESS: _Temper(0.08, -1, 0.7),
+    Emotion.HOPE: _Temper(0.06, +1, 0.6),
+    Emotion.FEAR: _Temper(0.12, -1, 0.9),
+    Emotion.SATISFACTION: _Temper(0.04, +1, 0.7),
+    Emotion.DISAPPOINTMENT: _Temper(0.07, -1, 0.6),
+    Emotion.RELIEF: _Temper(0.08, +1, 0.5),
+    Emotion.FEAR_CONFIRMED: _Temper(0.10, -1, 0.8),
+    Emotion.PRIDE: _Temper(0.03, +1, 0.6),
+    Emotion.SHAME: _Temper(0.10, -1, 0.7),
+    Emotion.ADMIRATION: _Temper(0.04, +1, 0.5),
+    Emotion.REPROACH: _Temper(0.08, -1, 0.6),
+    Emotion.GRATIFICATION: _Temper(0.03, +1, 0.7),
+    Emotion.REMORSE: _Temper(0.09, -1, 0.6),
+    Emotion.GRATITUDE: _Temper(0.03, +1, 0.5),
+    Emotion.ANGER: _Temper(0.15, -1, 0.9),
+    Emotion.LOVE: _Temper(0.01, +1, 0.6),
+    Emotion.HATE: _Temper(0.02, -1, 0.8),
+    Emotion.HAPPY_FOR: _Temper(0.05, +1, 0.6),
+    Emotion.RESENTMENT: _Temper(0.06, -1, 0.7),
+    Emotion.GLOATING: _Temper(0.07, +1, 0.6),
+    Emotion.PITY: _Temper(0.04, -1, 0.4),
+}
+
+
+def faded(intensity: float, rate: float, microseconds: float) -> float:
+    """intensity · (1 − rate)^seconds; 0 once that is under `FLOOR`. A negative gap counts as none."""
+    left = intensity if microseconds <= 0 else intensity * (1.0 - rate) ** (microseconds / 1e6)
+    return left if left >= FLOOR else 0.0
+
+
+def valence_of(emotions: Mapping[Emotion, float]) -> float:
+    """Σ(±1·i)/Σi in [−1, 1]; 0 when nothing is felt."""
+    total = sum(emotions.values())
+    return sum(e.valence * i for e, i in emotions.items()) / total if total else 0.0
+
+
+def arousal_of(emotions: Mapping[Emotion, float]) -> float:
+    """Σ(arousal·i)/Σi in [0, 1]; 0 when nothing is felt."""
+    total = sum(emotions.values())
+    return sum(e.arousal * i for e, i in emotions.items()) / total if total else 0.0
+
+
+def intensity_of(emotions: Mapping[Emotion, float]) -> float:
+    """Σi: how much is felt in all; 0 when nothing is."""
+    return sum(emotions.values())
+
+
+class EmotionalState(msgspec.Struct):
+    """What an agent feels at `last_updated`: intensities in [0, 1], by emotion. What is not felt is not in it.
+
+    `decay_rates` holds the rates that differ from the emotions' own. The one record that can be changed.
+    """
+
+    emotions: dict[Emotion, float] = {}
+    decay_rates: dict[Emotion, float] = {}
+    last_updated: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+
+    def rate(self, emotion: Emotion) -> float:
+        """The part of its intensity that this emotion loses in a second, for this agent."""
+        return self.decay_rates.get(emotion, emotion.rate)
+
+    def update_emotion(self, emotion: Emotion, intensity: float, at: datetime | None = None) -> None:
+        """Sets an intensity in [0, 1], after everything else has faded to `at` (default: now)."""
+        if not 0.0 <= intensity <= 1.0:
+            raise InvalidInput("intensity", f"{intensity!r} is not in [0, 1]")
+        now = max(at or datetime.now(UTC), self.last_updated)
+        self.emotions = self.decayed(now).emotions
+        self.last_updated = now
+        self.emotions.pop(emotion, None)
+        if intensity >= FLOOR:
+            self.emotions[emotion] = intensity
+
+    def decayed(self, at: datetime) -> EmotionalState:
+        """What is left of it at `at`: intensity · (1 − rate)^seconds each; what is under 0.01 is gone."""
+        gap = to_us(at) - to_us(self.last_updated)
+        left = {e: faded(i, self.rate(e), gap) for e, i in self.emotions.items()}
+        return EmotionalState({e: i for e, i in left.items() if i}, dict(self.decay_rates), at)
+
+    @property
+    def overall_valence(self) -> float:
+        """Σ(±1·i)/Σi in [−1, 1]; 0 when nothing is felt."""
+        return valence_of(self.emotions)
+
+    @property
+    def overall_arousal(self) -> float:
+        """Σ(arousal·i)/Σi in [0, 1]; 0 when nothing is felt."""
+        return arousal_of(self.emotions)
+
+    @property
+    def dominant(self) -> tuple[Emotion, float] | None:
+        """The strongest emotion and its intensity; of equals the first of the 22; None when nothing is felt."""
+        felt = [(self.emotions[e], e) for e in Emotion if e in self.emotions]
+        if not felt:
+            return None
+        strongest = max(intensity for intensity, _ in felt)
+        return next((e, i) for i, e in felt if i == strongest)
+
+    def summary(self) -> str:
+        """One line for a person or a prompt: `joy 0.80, hope 0.31 (valence +1.00, arousal 0.75)`."""
+        if not self.emotions:
+            return "calm (nothing is felt)"
+        felt = sorted(self.emotions.items(), key=lambda pair: -pair[1])
+        words = ", ".join(f"{e} {i:.2f}" for e, i in felt)
+        return f"{words} (valence {self.overall_valence:+.2f}, arousal {self.overall_arousal:.2f})"
+
+
+class Felt(NamedTuple):
+    """An intensity and when it was that: microseconds since the epoch. What both tiers store, never decayed."""
+
+    intensity: float
+    at_us: int
+
+
+class StoredState(msgspec.Struct, frozen=True):
+    """A state as both tiers keep it: each emotion with its own time, the rates that differ, the last write."""
+
+    felt: dict[Emotion, Felt]
+    rates: dict[Emotion, float]
+    updated_us: int
+    stamp: int
+
+    def at(self, now_us: int) -> EmotionalState:
+        """What is felt at that time."""
+        left = {e: faded(f.intensity, self.rates.get(e, e.rate), now_us - f.at_us) for e, f in self.felt.items()}
+        return EmotionalState({e: i for e, i in left.items() if i}, dict(self.rates), from_us(now_us))

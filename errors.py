@@ -1,0 +1,65 @@
+"""Everything this package raises on purpose.
+
+    BansheeError
+    ├── InvalidInput            (also a ValueError) the caller's argument; names the field and the limit
+    ├── ConfigurationError      what is set, or is missing, on this machine
+    ├── HotStoreUnavailable     Redis cannot be reached, or was lost during the call
+    ├── HotStoreFull            Redis has no memory left for the write; nothing of it was done
+    ├── ColdStoreUnavailable    PostgreSQL cannot be reached, or was lost during the call
+    ├── IncompatibleSchema      the tables or the Lua library are older or newer than this code
+    └── DurabilityUnavailable   the durability asked for cannot be given, or was not confirmed in time
+
+Errors of drivers never leave the package: each is raised `from` the driver's own, at the boundary.
+"""
+
+from __future__ import annotations
+
+
+class BansheeError(Exception):
+    """The root of the tree: `except BansheeError` catches all that this package raises on purpose."""
+
+
+class InvalidInput(BansheeError, ValueError):
+    """An argument that is refused before any I/O. `field` is its name."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[InvalidInput], tuple[str, str]]:
+        return type(self), (self.field, self.reason)
+
+
+class ConfigurationError(BansheeError):
+    """Something to set, install or correct; the message says what."""
+
+
+class HotStoreUnavailable(BansheeError):
+    """Redis did not answer. A write whose call was cut may have been applied: retry it with its idempotency key."""
+
+
+class HotStoreFull(BansheeError):
+    """Redis is at its memory limit. Nothing of the write was done; reads and flushes go on."""
+
+
+class ColdStoreUnavailable(BansheeError):
+    """PostgreSQL did not answer, and the call needed something that only it has."""
+
+
+class IncompatibleSchema(BansheeError):
+    """The tables or the Lua library do not match this code; the message says what to run."""
+
+
+class DurabilityUnavailable(BansheeError):
+    """The durability asked for was not reached.
+
+    `applied` tells whether the write itself was done: False where the server can never give the level (nothing was
+    sent), True where it did not confirm in time (the write is in Redis and will reach PostgreSQL by the next flush).
+    `result` is then what the call would have returned.
+    """
+
+    def __init__(self, message: str, *, applied: bool = False, result: object = None) -> None:
+        super().__init__(message)
+        self.applied = applied
+        self.result = result

@@ -1,0 +1,180 @@
+"""The asyncio client of the hot tier: what `client.py` is for threads, for the tasks of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from banshee_memory.errors import BansheeError, HotStoreUnavailable
+from banshee_memory.hot import calls, faults, greeting, library
+from banshee_memory.hot.calls import Argument, Call
+from banshee_memory.hot.location import options, where
+from banshee_memory.settings import Durability, Settings
+
+if TYPE_CHECKING:
+    import redis.asyncio as aioredis
+
+T = TypeVar("T")
+
+
+class AsyncHotStore:
+    """Redis, as the rest of the package sees it. Opens nothing until the first call."""
+
+    def __init__(self, url: str, settings: Settings, *, clock: str | None = None) -> None:
+        self._url = url
+        self._settings = settings
+        self._source = library.source(clock)
+        self._where = where(url)
+        self._lock = asyncio.Lock()
+        self._waiting_lock = asyncio.Lock()
+        self._pooled: aioredis.Redis | None = None
+        self._waiting: aioredis.Redis | None = None
+        self._offered: set[Durability] = set()
+
+    async def run(self, call: Call[T]) -> T:
+        """One round trip."""
+        return call.decode(await self._send(await self._client(), call))
+
+    async def run_all(self, batch: Sequence[Call[Any]]) -> list[Any]:
+        """Many calls in one round trip; the first that failed raises, after all were sent."""
+        replies = await self._replies(batch)
+        return [call.decode(self._checked(reply)) for call, reply in zip(batch, replies, strict=True)]
+
+    async def _replies(self, batch: Sequence[Call[Any]]) -> list[Any]:
+        if not batch:
+            return []
+        client = await self._client()
+        replies = await self._pipeline(client, batch)
+        if any(isinstance(r, Exception) and faults.is_function_missing(r) for r in replies):
+            await self._load(client)
+            replies = [
+                await self._send(client, call) if isinstance(r, Exception) and faults.is_function_missing(r) else r
+                for call, r in zip(batch, replies, strict=True)
+            ]
+        return replies
+
+    async def run_durably(self, call: Call[T], level: Durability) -> T:
+        """One write that is SYNCED or REPLICATED when this returns; else DurabilityUnavailable says how far it came.
+
+        WAITAOF and WAIT speak of the writes of their own connection and hold it up, so these have one for themselves.
+        """
+        await self._client()
+        async with self._waiting_lock:
+            client = self._waiting = self._waiting or self._connect(single_connection_client=True)
+            await self._check_can_give(client, level)
+            result = call.decode(await self._send(client, call))
+            reply = await self._ask(client, *greeting.waiting(level, self._settings))
+        if not greeting.confirmed(level, self._settings, reply):
+            raise greeting.unconfirmed(level, self._settings, result)
+        return result
+
+    async def info(self) -> dict[str, str]:
+        """INFO, for reports."""
+        return greeting.parse_info(await self._ask(await self._client(), "INFO"))
+
+    async def load_library(self) -> None:
+        """Loads this package's library, whatever is there."""
+        await self._load(self._connected())
+
+    async def aclose(self) -> None:
+        """Closes every connection; the next call opens new ones."""
+        async with self._lock, self._waiting_lock:
+            for client in (self._pooled, self._waiting):
+                if client is not None:
+                    await client.aclose()
+                    await client.connection_pool.disconnect()
+            self._pooled = self._waiting = None
+            self._offered.clear()
+
+    async def _client(self) -> aioredis.Redis:
+        if self._pooled is None:
+            async with self._lock:
+                if self._pooled is None:
+                    self._pooled = await self._greeted()
+        return self._pooled
+
+    def _connected(self) -> aioredis.Redis:
+        return self._pooled or self._connect()
+
+    def _connect(self, **more: Any) -> aioredis.Redis:
+        import redis.asyncio as aioredis
+        from redis.asyncio.retry import Retry
+
+        with self._faults():
+            client: aioredis.Redis = aioredis.Redis.from_url(
+                self._url, **options(self._settings, self._url, Retry), **more
+            )
+        # Plans read replies themselves; redis-py's own readings differ from command to command.
+        client.response_callbacks.clear()
+        return client
+
+    async def _greeted(self) -> aioredis.Redis:
+        client = self._connect()
+        try:
+            greeting.check_policy(greeting.parse_info(await self._ask(client, "INFO", "memory")))
+            loaded = calls.version().decode(await self._send(client, calls.version()))
+            if library.must_load(loaded):
+                await self._load(client)
+            await self._send(client, calls.fix_shards(self._settings.shards))
+            fixed = calls.fixed_shards()
+            greeting.check_shards(self._settings.shards, fixed.decode(await self._send(client, fixed)))
+        except BaseException:
+            await client.aclose()
+            raise
+        return client
+
+    async def _send(self, client: aioredis.Redis, call: Call[Any]) -> Any:
+        try:
+            return await self._ask(client, *call.command)
+        except HotStoreUnavailable as exc:
+            if not faults.is_function_missing(exc):
+                raise
+        await self._load(client)
+        return await self._ask(client, *call.command)
+
+    async def _ask(self, client: aioredis.Redis, *command: Argument) -> Any:
+        with self._faults():
+            return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def _pipeline(self, client: aioredis.Redis, batch: Sequence[Call[Any]]) -> list[Any]:
+        with self._faults():
+            async with client.pipeline(transaction=False) as pipe:
+                for call in batch:
+                    pipe.execute_command(*call.command)
+                return list(await pipe.execute(raise_on_error=False))
+
+    def _checked(self, reply: Any) -> Any:
+        if isinstance(reply, BansheeError):
+            raise reply
+        if isinstance(reply, Exception):
+            raise faults.fault(reply, self._where) from reply  # type: ignore[arg-type]
+        return reply
+
+    async def _load(self, client: aioredis.Redis) -> None:
+        import redis
+
+        try:
+            await client.execute_command("FUNCTION", "LOAD", "REPLACE", self._source)  # type: ignore[no-untyped-call]
+        except redis.ConnectionError as exc:
+            raise faults.fault(exc, self._where) from exc
+        except redis.RedisError as exc:
+            raise library.no_right_to_load(exc) from exc
+
+    async def _check_can_give(self, client: aioredis.Redis, level: Durability) -> None:
+        if level in self._offered:
+            return
+        info = greeting.parse_info(await self._ask(client, "INFO"))
+        waitaof = await self._ask(client, "COMMAND", "INFO", "WAITAOF")
+        greeting.check_can_give(level, self._settings, info, waitaof)
+        self._offered.add(level)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        import redis
+
+        try:
+            yield
+        except redis.RedisError as exc:
+            raise faults.fault(exc, self._where) from exc

@@ -1,0 +1,406 @@
+"""Every call to Redis as a pure plan: what to send, and what to make of the reply. Nothing here does I/O.
+
+The functions are documented in `lua/README.md`; a plan is named like its function.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from banshee_memory.emotions import Emotion, EmotionalState, StoredState
+from banshee_memory.hot import wire
+from banshee_memory.hot.keys import STORE, AgentKeys, ShardKeys, member_of
+from banshee_memory.records import StoredMemory
+from banshee_memory.stamps import stamp_of, to_us
+
+T = TypeVar("T")
+Argument = str | bytes | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One round trip: a command and the reading of its reply."""
+
+    command: tuple[Argument, ...]
+    decode: Callable[[Any], T]
+
+
+class Miss(enum.Enum):
+    """The key is not resident: PostgreSQL may know more."""
+
+    MISS = "MISS"
+
+
+MISS = Miss.MISS
+_VERSION = 1
+_MISS = b"MISS"
+
+
+def _fcall(name: str, keys: Sequence[str], args: Iterable[Argument], decode: Callable[[Any], T]) -> Call[T]:
+    return Call(("FCALL", f"banshee{_VERSION}_{name}", len(keys), *keys, *args), decode)
+
+
+def _read(name: str, keys: Sequence[str], decode: Callable[[Any], T]) -> Call[T]:
+    return Call(("FCALL_RO", f"banshee{_VERSION}_{name}", len(keys), *keys), decode)
+
+
+def _or_miss(decode: Callable[[Any], T]) -> Callable[[Any], T | Miss]:
+    return lambda reply: MISS if reply == _MISS else decode(reply)
+
+
+def _same(reply: Any) -> Any:
+    return reply
+
+
+def _accepted(reply: Any) -> bool:
+    return bool(reply == b"OK")
+
+
+# --- the server ---
+
+
+def version() -> Call[tuple[int, ...]]:
+    """The version of the library that is loaded."""
+    return _read("version", (), lambda reply: tuple(int(part) for part in reply))
+
+
+def now() -> Call[int]:
+    """The clock of the hot tier, in microseconds since 1970."""
+    return _read("now", (), int)
+
+
+def fix_shards(shards: int) -> Call[int]:
+    """Records the number of shards unless that was done."""
+    return Call(("HSETNX", STORE, "shards", shards), int)
+
+
+def fixed_shards() -> Call[int]:
+    """The number of shards that the store was first used with."""
+    return Call(("HGET", STORE, "shards"), int)
+
+
+# --- emotions ---
+
+
+def _state_at(reply: list[Any]) -> EmotionalState | None:
+    state = wire.state_of(reply[1:])
+    return state.at(int(reply[0])) if state else None
+
+
+def load_state(keys: AgentKeys) -> Call[EmotionalState | Miss | None]:
+    """What it feels now, by the clock of the hot store."""
+    return _read("load_state", (keys.state,), _or_miss(_state_at))
+
+
+def state_hash(keys: AgentKeys) -> Call[list[bytes]]:
+    """The fields and values of its hash, undecayed; see `wire.state_of`."""
+    return Call(("HGETALL", keys.state), _same)
+
+
+def save_state(keys: AgentKeys, state: EmotionalState) -> Call[int]:
+    """Replaces its state. Gives the stamp."""
+    args: list[Argument] = [keys.agent.bytes, to_us(state.last_updated)]
+    for emotion, intensity in state.emotions.items():
+        args += [emotion.value, repr(intensity)]
+    for emotion, rate in state.decay_rates.items():
+        if rate != emotion.rate:
+            args += [f"{emotion.value}/rate", repr(rate)]
+    return _fcall("save_state", (keys.state, keys.log), args, stamp_of)
+
+
+def _amounts(changes: Mapping[Emotion, float]) -> list[Argument]:
+    return [word for emotion, amount in changes.items() for word in (emotion.value, repr(amount))]
+
+
+def update_emotions(keys: AgentKeys, changes: Mapping[Emotion, float], mode: str) -> Call[EmotionalState | Miss | None]:
+    """Decays, applies, clamps, drops; gives what is now true."""
+    args = [keys.agent.bytes, mode, *_amounts(changes)]
+    return _fcall("update_emotions", (keys.state, keys.log), args, _or_miss(_state_at))
+
+
+def save_event(
+    keys: AgentKeys, body: bytes, changes: Mapping[Emotion, float], mode: str, occurred_us: int | None
+) -> Call[wire.SettledEvent | Miss]:
+    """Records what happened and what it made the agent feel."""
+    args = [keys.agent.bytes, mode, _time(occurred_us), body, *_amounts(changes)]
+    decode = _or_miss(lambda element: wire.event_of(keys.agent, element))
+    return _fcall("save_event", (keys.events, keys.log, keys.state), args, decode)
+
+
+def _time(us: int | None) -> Argument:
+    return "" if us is None else us
+
+
+# --- histories ---
+
+
+def append_messages(
+    keys: AgentKeys, messages: Sequence[tuple[int | None, bool, bytes]]
+) -> Call[list[tuple[int, int]] | Miss]:
+    """Appends (own time in microseconds or None, with what is felt or not, body); gives the place of each."""
+    args: list[Argument] = [keys.agent.bytes]
+    for at_us, felt, body in messages:
+        args += [_time(at_us), "1" if felt else "", body]
+    return _fcall("append_messages", (keys.messages, keys.log, keys.state), args, _or_miss(_places))
+
+
+def _places(reply: list[Any]) -> list[tuple[int, int]]:
+    return [(int(at_us), stamp_of(entry)) for entry, at_us in zip(reply[::2], reply[1::2], strict=True)]
+
+
+def history_end(key: str, limit: int) -> list[Call[Any]]:
+    """A list's header and its last `limit` elements, in one round trip; put together by `end_of`."""
+    header: Call[Any] = Call(("LINDEX", key, 0), _same)
+    return [header, Call(("LRANGE", key, -limit, -1), _same), header]
+
+
+def end_of(replies: Sequence[Any]) -> wire.History:
+    """What `history_end` gave. The header was read on both sides of the elements: where something left the list or was
+    offered to it in between, it speaks of another list than they are of, and counts as none."""
+    before, elements, after = replies
+    if before is None or after is None:
+        return wire.History(None, [])
+    first, last = wire.history_of([before]).header, wire.history_of([after]).header
+    same = first is not None and last is not None and first.generation == last.generation
+    return wire.History(last if same else None, wire.history_of(elements).elements)
+
+
+def whole_history(key: str) -> Call[wire.History]:
+    """A list with its header; empty where it is not resident."""
+    return Call(("LRANGE", key, 0, -1), wire.history_of)
+
+
+# --- memories ---
+
+
+def _memory(keys: AgentKeys, member: str) -> Callable[[Any], StoredMemory | Miss | None]:
+    decode = _or_miss(lambda raw: wire.memory_of(keys.agent, member, raw))
+    return lambda reply: None if reply is None else decode(reply)
+
+
+def store_memory(
+    keys: AgentKeys, memory_type: str, key: str, body: bytes, ttl: float | None, *, blind: bool
+) -> Call[StoredMemory | Miss | None]:
+    """Stores or replaces. `blind`: as new where it is not resident, instead of a miss."""
+    member = member_of(memory_type, key)
+    args = (keys.agent.bytes, member, "" if ttl is None else repr(ttl), body, "blind" if blind else "")
+    return _fcall("store_memory", (keys.memory(member), keys.memories, keys.log), args, _memory(keys, member))
+
+
+def get_memory(keys: AgentKeys, memory_type: str, key: str) -> Call[StoredMemory | Miss | None]:
+    """Reads without counting."""
+    member = member_of(memory_type, key)
+    return _read("get_memory", (keys.memory(member),), _memory(keys, member))
+
+
+def retrieve_memory(keys: AgentKeys, memory_type: str, key: str) -> Call[StoredMemory | Miss | None]:
+    """Reads and counts the access."""
+    member = member_of(memory_type, key)
+    at = (keys.memory(member), keys.memories, keys.accesses)
+    return _fcall("retrieve_memory", at, (keys.agent.bytes, member), _memory(keys, member))
+
+
+def delete_memory(keys: AgentKeys, memory_type: str, key: str) -> Call[bool | Miss]:
+    """Deletes; False where there was none."""
+    member = member_of(memory_type, key)
+    at = (keys.memory(member), keys.memories, keys.log)
+    return _fcall("delete_memory", at, (keys.agent.bytes, member), _or_miss(bool))
+
+
+def resident_members(keys: AgentKeys) -> Call[list[str]]:
+    """The names `<type>:<key>` in the agent's index."""
+    return Call(("ZRANGE", keys.memories, 0, -1), lambda reply: [name.decode() for name in reply])
+
+
+def memory_bytes(keys: AgentKeys, member: str) -> Call[bytes | None]:
+    """A memory's value as it stands."""
+    return Call(("GET", keys.memory(member)), _same)
+
+
+# --- between the tiers ---
+
+
+class Resident(enum.Enum):
+    """Somebody brought the key in meanwhile: read again."""
+
+    RESIDENT = "RESIDENT"
+
+
+RESIDENT = Resident.RESIDENT
+
+
+def lease(key: str, kind: str, token: bytes, ttl: float) -> Call[bytes | Resident]:
+    """The right to offer a state ('s') or a memory ('m')."""
+    decode = lambda reply: RESIDENT if reply == b"RESIDENT" else bytes(reply)  # noqa: E731
+    return _fcall("lease", (key,), (kind, token, int(ttl * 1000)), decode)
+
+
+def lease_history(key: str, token: bytes, ttl: float) -> Call[wire.History]:
+    """The right to offer a history, which its header is; and the list as it stands."""
+    return _fcall("lease", (key,), ("h", token, int(ttl * 1000)), wire.history_of)
+
+
+def offer_state(keys: AgentKeys, token: bytes, ttl: float, state: StoredState | None) -> Call[bool]:
+    """What PostgreSQL said of a state; False: refused."""
+    args: list[Argument] = [token, int(ttl * 1000), *wire.state_fields(state)]
+    return _fcall("offer_state", (keys.state,), args, _accepted)
+
+
+def offer_history(
+    key: str, header: wire.Header, ttl: float, complete_from: tuple[float, int], elements: Sequence[bytes]
+) -> Call[bool]:
+    """What PostgreSQL said of a history, complete from that place on; False: refused."""
+    from_us, from_stamp = complete_from
+    args = (header.generation, int(ttl * 1000), f"{from_us:.0f}", from_stamp.to_bytes(8, "big"), *elements)
+    return _fcall("offer_history", (key,), args, _accepted)
+
+
+def offer_memory(keys: AgentKeys, member: str, token: bytes, ttl: float, stored: StoredMemory | None) -> Call[bool]:
+    """What PostgreSQL said of a memory; False: refused."""
+    args = (token, int(ttl * 1000), member, wire.memory_bytes(stored))
+    return _fcall("offer_memory", (keys.memory(member), keys.memories), args, _accepted)
+
+
+def evict(keys: Sequence[str]) -> Call[tuple[int, int]]:
+    """Drops what is clean of these keys; gives (dropped, kept)."""
+    return _fcall("evict", keys, (), lambda reply: (int(reply[0]), int(reply[1])))
+
+
+def keep_warm(key: str, ttl: float) -> Call[bool]:
+    """Starts the TTL of a clean state or list again; leaves one that has none."""
+    return Call(("PEXPIRE", key, int(ttl * 1000), "XX"), bool)
+
+
+# --- flush ---
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a shard's log: kind (one letter), agent, payload; `raw` are its fields and values."""
+
+    id: bytes
+    raw: tuple[bytes, ...]
+
+    @property
+    def stamp(self) -> int:
+        """Its id as a stamp."""
+        return stamp_of(self.id)
+
+    @property
+    def kind(self) -> str:
+        """M message, E event, S state, V memory; anything else is poison."""
+        return chr(self._value(b"k")[0])
+
+    @property
+    def agent(self) -> UUID:
+        """Whose it is."""
+        return UUID(bytes=self._value(b"k")[1:])
+
+    @property
+    def payload(self) -> bytes:
+        """What the kind says."""
+        return self._value(b"p")
+
+    @property
+    def size(self) -> int:
+        """Bytes of its fields and values."""
+        return sum(map(len, self.raw))
+
+    def _value(self, name: bytes) -> bytes:
+        return self.raw[self.raw.index(name) + 1]
+
+
+def _entries(reply: Any) -> list[Entry]:
+    return [Entry(entry[0], tuple(entry[1] or ())) for entry in reply]
+
+
+def log_head(keys: ShardKeys, count: int) -> Call[list[Entry]]:
+    """The oldest entries of a shard's log."""
+    return Call(("XRANGE", keys.log, "-", "+", "COUNT", count), _entries)
+
+
+def log_tail(keys: ShardKeys) -> Call[list[Entry]]:
+    """The newest entry of a shard's log."""
+    return Call(("XREVRANGE", keys.log, "+", "-", "COUNT", 1), _entries)
+
+
+def log_length(keys: ShardKeys) -> Call[int]:
+    """How many entries wait."""
+    return Call(("XLEN", keys.log), int)
+
+
+def accessed(keys: ShardKeys, count: int) -> Call[list[tuple[UUID, str]]]:
+    """Some memories, as (agent, member), that were read since they were last flushed."""
+    return Call(("SRANDMEMBER", keys.accesses, count), lambda reply: [_agent_member(m) for m in reply])
+
+
+def accesses_waiting(keys: ShardKeys) -> Call[int]:
+    """How many memories were read since they were last flushed."""
+    return Call(("SCARD", keys.accesses), int)
+
+
+def _agent_member(raw: bytes) -> tuple[UUID, str]:
+    return UUID(bytes=raw[:16]), raw[16:].decode()
+
+
+@dataclass(slots=True)
+class Settlement:
+    """What a flush tells mark-clean about the keys it carried."""
+
+    keys: list[str] = field(default_factory=list)
+    args: list[Argument] = field(default_factory=list)
+
+    def state(self, keys: AgentKeys, stamp: int) -> None:
+        """A state that was flushed with this stamp."""
+        self.keys.append(keys.state)
+        self.args += ["s", stamp.to_bytes(8, "big")]
+
+    def history(self, key: str, cap: int) -> None:
+        """A list some of which was flushed."""
+        self.keys.append(key)
+        self.args += ["h", cap]
+
+    def memory(self, keys: AgentKeys, member: str, flushed: bytes) -> None:
+        """A memory that was flushed with this value."""
+        self.keys += [keys.memory(member), keys.memories]
+        self.args += ["m", keys.agent.bytes, member, flushed[: wire.MEMORY_HEAD]]
+
+    def poison(self, key: str, element: bytes) -> None:
+        """An element that becomes a dead letter."""
+        self.keys.append(key)
+        self.args += ["p", element]
+
+
+def digest(entries: Iterable[Entry]) -> str:
+    """SHA-1 over id, fields and values: what mark-clean compares the log with."""
+    hashed = hashlib.sha1(usedforsecurity=False)
+    for entry in entries:
+        hashed.update(entry.id)
+        for part in entry.raw:
+            hashed.update(part)
+    return hashed.hexdigest()
+
+
+def mark_clean(
+    keys: ShardKeys,
+    entries: Sequence[Entry],
+    settlement: Settlement,
+    ttl: float,
+    dead: Mapping[bytes, str],
+) -> Call[bool]:
+    """Forgets entries that are committed; False: the log is not what was flushed, and nothing was done."""
+    first, last = (entries[0].id, entries[-1].id) if entries else (b"", b"")
+    letters = [word for entry_id, reason in dead.items() for word in (entry_id, reason)]
+    args: list[Argument] = [first, last, digest(entries), int(ttl * 1000), len(dead), *letters, *settlement.args]
+    at = (keys.log, keys.dead, keys.accesses, *settlement.keys)
+    return _fcall("mark_clean", at, args, lambda reply: reply != b"CHANGED")
+
+
+def dead_letters(keys: ShardKeys) -> Call[int]:
+    """How many entries of this shard could not be flushed."""
+    return Call(("XLEN", keys.dead), int)

@@ -1,0 +1,194 @@
+"""The sync client of the hot tier: runs plans on redis-py's connections. Safe to share between threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from banshee_memory.errors import BansheeError, HotStoreUnavailable
+from banshee_memory.hot import calls, faults, greeting, library
+from banshee_memory.hot.calls import Argument, Call
+from banshee_memory.hot.location import options, where
+from banshee_memory.settings import Durability, Settings
+
+if TYPE_CHECKING:
+    import redis
+
+T = TypeVar("T")
+
+
+class HotStore:
+    """Redis, as the rest of the package sees it. Opens nothing until the first call."""
+
+    def __init__(self, url: str, settings: Settings, *, clock: str | None = None) -> None:
+        self._url = url
+        self._settings = settings
+        self._source = library.source(clock)
+        self._where = where(url)
+        self._lock = threading.Lock()
+        self._waiting_lock = threading.Lock()
+        self._pooled: redis.Redis | None = None
+        self._waiting: redis.Redis | None = None
+        self._offered: set[Durability] = set()
+
+    def run(self, call: Call[T]) -> T:
+        """One round trip."""
+        return call.decode(self._send(self._client(), call))
+
+    def run_all(self, batch: Sequence[Call[Any]]) -> list[Any]:
+        """Many calls in one round trip; the first that failed raises, after all were sent."""
+        replies = self._replies(batch)
+        return [call.decode(self._checked(reply)) for call, reply in zip(batch, replies, strict=True)]
+
+    def try_all(self, batch: Sequence[Call[Any]]) -> list[Any]:
+        """Many calls in one round trip; a call that failed gives its error."""
+        replies = self._replies(batch)
+        return [
+            faults.fault(reply, self._where) if isinstance(reply, Exception) else call.decode(reply)  # type: ignore[arg-type]
+            for call, reply in zip(batch, replies, strict=True)
+        ]
+
+    def _replies(self, batch: Sequence[Call[Any]]) -> list[Any]:
+        if not batch:
+            return []
+        client = self._client()
+        replies = self._pipeline(client, batch)
+        if any(isinstance(r, Exception) and faults.is_function_missing(r) for r in replies):
+            self._load(client)
+            replies = [
+                self._send(client, call) if isinstance(r, Exception) and faults.is_function_missing(r) else r
+                for call, r in zip(batch, replies, strict=True)
+            ]
+        return replies
+
+    def run_durably(self, call: Call[T], level: Durability) -> T:
+        """One write that is SYNCED or REPLICATED when this returns; else DurabilityUnavailable says how far it came.
+
+        WAITAOF and WAIT speak of the writes of their own connection and hold it up, so these have one for themselves.
+        """
+        self._client()
+        with self._waiting_lock:
+            client = self._waiting = self._waiting or self._connect(single_connection_client=True)
+            self._check_can_give(client, level)
+            result = call.decode(self._send(client, call))
+            reply = self._ask(client, *greeting.waiting(level, self._settings))
+        if not greeting.confirmed(level, self._settings, reply):
+            raise greeting.unconfirmed(level, self._settings, result)
+        return result
+
+    def info(self) -> dict[str, str]:
+        """INFO, for reports."""
+        return greeting.parse_info(self._ask(self._client(), "INFO"))
+
+    def keys(self, pattern: str) -> Iterator[bytes]:
+        """Keys by SCAN: for sampling and for tests, never on a hot path."""
+        client, cursor = self._client(), b"0"
+        while True:
+            cursor, found = self._ask(client, "SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            yield from found
+            if cursor == b"0":
+                return
+
+    def load_library(self) -> None:
+        """Loads this package's library, whatever is there."""
+        self._load(self._connected())
+
+    def close(self) -> None:
+        """Closes every connection; the next call opens new ones."""
+        with self._lock, self._waiting_lock:
+            for client in (self._pooled, self._waiting):
+                if client is not None:
+                    client.close()
+                    client.connection_pool.disconnect()
+            self._pooled = self._waiting = None
+            self._offered.clear()
+
+    def _client(self) -> redis.Redis:
+        if self._pooled is None:
+            with self._lock:
+                if self._pooled is None:
+                    self._pooled = self._greeted()
+        return self._pooled
+
+    def _connected(self) -> redis.Redis:
+        return self._pooled or self._connect()
+
+    def _connect(self, **more: Any) -> redis.Redis:
+        import redis
+        from redis.retry import Retry
+
+        with self._faults():
+            client: redis.Redis = redis.Redis.from_url(self._url, **options(self._settings, self._url, Retry), **more)
+        # Plans read replies themselves; redis-py's own readings differ from command to command.
+        client.response_callbacks.clear()
+        return client
+
+    def _greeted(self) -> redis.Redis:
+        client = self._connect()
+        try:
+            greeting.check_policy(greeting.parse_info(self._ask(client, "INFO", "memory")))
+            loaded = calls.version().decode(self._send(client, calls.version()))
+            if library.must_load(loaded):
+                self._load(client)
+            self._send(client, calls.fix_shards(self._settings.shards))
+            fixed = calls.fixed_shards()
+            greeting.check_shards(self._settings.shards, fixed.decode(self._send(client, fixed)))
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def _send(self, client: redis.Redis, call: Call[Any]) -> Any:
+        try:
+            return self._ask(client, *call.command)
+        except HotStoreUnavailable as exc:
+            if not faults.is_function_missing(exc):
+                raise
+        self._load(client)
+        return self._ask(client, *call.command)
+
+    def _ask(self, client: redis.Redis, *command: Argument) -> Any:
+        with self._faults():
+            return client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def _pipeline(self, client: redis.Redis, batch: Sequence[Call[Any]]) -> list[Any]:
+        with self._faults(), client.pipeline(transaction=False) as pipe:
+            for call in batch:
+                pipe.execute_command(*call.command)  # type: ignore[no-untyped-call]
+            return list(pipe.execute(raise_on_error=False))
+
+    def _checked(self, reply: Any) -> Any:
+        if isinstance(reply, BansheeError):
+            raise reply
+        if isinstance(reply, Exception):
+            raise faults.fault(reply, self._where) from reply  # type: ignore[arg-type]
+        return reply
+
+    def _load(self, client: redis.Redis) -> None:
+        import redis
+
+        try:
+            client.execute_command("FUNCTION", "LOAD", "REPLACE", self._source)  # type: ignore[no-untyped-call]
+        except redis.ConnectionError as exc:
+            raise faults.fault(exc, self._where) from exc
+        except redis.RedisError as exc:
+            raise library.no_right_to_load(exc) from exc
+
+    def _check_can_give(self, client: redis.Redis, level: Durability) -> None:
+        if level in self._offered:
+            return
+        info = greeting.parse_info(self._ask(client, "INFO"))
+        waitaof = self._ask(client, "COMMAND", "INFO", "WAITAOF")
+        greeting.check_can_give(level, self._settings, info, waitaof)
+        self._offered.add(level)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        import redis
+
+        try:
+            yield
+        except redis.RedisError as exc:
+            raise faults.fault(exc, self._where) from exc

@@ -1,0 +1,52 @@
+"""What redis-py raises, as errors of our tree. `raise fault(exc, where) from exc` at every boundary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from banshee_memory.errors import (
+    BansheeError,
+    ConfigurationError,
+    HotStoreFull,
+    HotStoreUnavailable,
+    InvalidInput,
+)
+
+if TYPE_CHECKING:
+    import redis
+
+FUNCTION_MISSING = "Function not found"
+_NOT_NOW = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY", "MISCONF")
+_NOT_YOU = ("NOAUTH", "WRONGPASS", "NOPERM", "AUTHENTICATION", "INVALID USERNAME")
+
+
+def is_function_missing(reply: object) -> bool:
+    """Whether a reply says that the server lost the library."""
+    return FUNCTION_MISSING in str(reply)
+
+
+def fault(exc: redis.RedisError, where: str) -> BansheeError:
+    """The error of ours that says what happened and what to do."""
+    import redis
+
+    text = str(exc)
+    if isinstance(exc, redis.AuthenticationError) or text.upper().startswith(_NOT_YOU):
+        return ConfigurationError(f"Redis at {where} refuses this user: {text}. Check REDIS_URL and REDIS_PASSWORD.")
+    if isinstance(exc, redis.OutOfMemoryError) or text.startswith("OOM"):
+        return HotStoreFull(
+            f"Redis at {where} is at its maxmemory; nothing was written. Flush, or give it more memory."
+        )
+    if isinstance(exc, (redis.ConnectionError, redis.TimeoutError)):
+        return HotStoreUnavailable(f"Redis at {where} does not answer: {text or type(exc).__name__}. Is it running?")
+    return _refusal(text, where)
+
+
+def _refusal(text: str, where: str) -> BansheeError:
+    if "BANSHEE_INVALID" in text:
+        field, _, reason = text.partition("BANSHEE_INVALID ")[2].partition(": ")
+        return InvalidInput(field, reason.partition(" script:")[0])
+    if any(word in text for word in _NOT_NOW):
+        return HotStoreUnavailable(f"Redis at {where} does not take the call now: {text}")
+    if "WRONGTYPE" in text:
+        return ConfigurationError(f"Redis at {where} holds keys under `banshee:` that are not this library's: {text}")
+    return HotStoreUnavailable(f"Redis at {where} refused the call: {text}")

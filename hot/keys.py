@@ -1,0 +1,89 @@
+"""The names of all keys. One shard, one hash tag: all keys of an agent are in one slot."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+PREFIX = "banshee:"
+STORE = PREFIX + "store"
+"""A hash of what was fixed when the store was first used."""
+
+
+def shard_of(agent_id: UUID, shards: int) -> int:
+    """The shard of an agent: the last four bytes of its id as a big-endian number, modulo the number of shards."""
+    return (agent_id.int & 0xFFFFFFFF) % shards
+
+
+class ShardKeys(NamedTuple):
+    """What a shard has once."""
+
+    shard: int
+    log: str
+    dead: str
+    accesses: str
+
+
+def shard_keys(shard: int) -> ShardKeys:
+    """The keys of a shard."""
+    tag = f"{PREFIX}{{{shard}}}:"
+    return ShardKeys(shard, tag + "log", tag + "dead", tag + "accesses")
+
+
+class AgentKeys(NamedTuple):
+    """What an agent has once; its memories are `memory(member)`."""
+
+    agent: UUID
+    shard: int
+    tag: str
+
+    @property
+    def log(self) -> str:
+        """The stream of its shard."""
+        return self.tag + "log"
+
+    @property
+    def accesses(self) -> str:
+        """The set of memories of its shard that were read and not flushed since."""
+        return self.tag + "accesses"
+
+    @property
+    def state(self) -> str:
+        """The hash of what it feels."""
+        return f"{self.tag}state:{self.agent}"
+
+    @property
+    def messages(self) -> str:
+        """The list of its latest messages."""
+        return f"{self.tag}messages:{self.agent}"
+
+    @property
+    def events(self) -> str:
+        """The list of its latest emotional events."""
+        return f"{self.tag}events:{self.agent}"
+
+    @property
+    def memories(self) -> str:
+        """The index of its resident memories."""
+        return f"{self.tag}memories:{self.agent}"
+
+    def memory(self, member: str) -> str:
+        """One memory, by its `<type>:<key>`."""
+        return f"{self.tag}memory:{self.agent}:{member}"
+
+
+def agent_keys(agent_id: UUID, shards: int) -> AgentKeys:
+    """The keys of an agent."""
+    shard = shard_of(agent_id, shards)
+    return AgentKeys(agent_id, shard, f"{PREFIX}{{{shard}}}:")
+
+
+def member_of(memory_type: str, key: str) -> str:
+    """A memory's name within its agent. Types hold no colon, so it can be taken apart again."""
+    return f"{memory_type}:{key}"
+
+
+def member_parts(member: str) -> tuple[str, str]:
+    """`(memory_type, key)` of a member."""
+    memory_type, _, key = member.partition(":")
+    return memory_type, key

@@ -1,0 +1,41 @@
+"""The Lua library: its source, put together from `lua/`, and whether the one a server has is good enough."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+
+from banshee_memory.errors import IncompatibleSchema
+
+TOPICS = ("library", "clock", "emotions", "histories", "memories", "tiering")
+"""The files in the order in which they build on each other."""
+
+
+@cache
+def source(clock: str | None = None) -> str:
+    """The library as FUNCTION LOAD takes it. `clock` replaces `clock.lua`: the test build injects time there."""
+    folder = files("banshee_memory") / "lua"
+    parts = [clock if clock and topic == "clock" else (folder / f"{topic}.lua").read_text() for topic in TOPICS]
+    return "\n".join(parts)
+
+
+@cache
+def shipped_version() -> tuple[int, ...]:
+    """The version this package brings."""
+    found = re.search(r"VERSION = \{ (\d+), (\d+), (\d+) \}", source())
+    assert found
+    return tuple(int(part) for part in found.groups())
+
+
+def must_load(loaded: tuple[int, ...] | None) -> bool:
+    """Whether the server's library is missing or older. One with a newer major is somebody else's business."""
+    return loaded is None or loaded < shipped_version()
+
+
+def no_right_to_load(reason: object) -> IncompatibleSchema:
+    """The error where a server will not take the library."""
+    return IncompatibleSchema(
+        f"The Lua library {'.'.join(map(str, shipped_version()))} is not on the Redis server and could not be loaded: "
+        f"{reason}. Let this user run FUNCTION LOAD, or load it once as another user with `banshee doctor --load`."
+    )

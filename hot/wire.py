@@ -1,0 +1,421 @@
+"""The bytes in Redis, as described at the head of each file in `lua/`: what Python makes of them and puts into them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from banshee_memory.emotions import (
+    Emotion,
+    Felt,
+    StoredState,
+    arousal_of,
+    faded,
+    intensity_of,
+    valence_of,
+)
+from banshee_memory.hot.keys import member_parts
+from banshee_memory.records import (
+    ConversationMessage,
+    EmotionalEvent,
+    EmotionalEventRecord,
+    EventMode,
+    Json,
+    MemoryRecord,
+    Placed,
+    StoredMemory,
+    memory_id,
+)
+from banshee_memory.stamps import from_us, record_id, stamp_us, to_us
+
+_DOUBLE = struct.Struct(">d")
+_FELT = struct.Struct(">dd")
+_STAMP = struct.Struct(">Q")
+_CONTEXT = struct.Struct(">H")
+_HEADER = struct.Struct(">cdQ12sQ")
+_MEMORY = struct.Struct(">cQddddd")
+_EMOTIONS = {e.value.encode(): e for e in Emotion}
+_RATES = {e.value.encode() + b"/rate": e for e in Emotion}
+_MODES: dict[bytes, EventMode] = {b"s": "set", b"a": "add", b"r": "record"}
+HEADER_MARK = 0xFF
+
+
+class Undecodable(ValueError):
+    """Bytes that are not what they should be; whoever reads skips and counts them, the flush makes a dead letter."""
+
+
+_BROKEN = (msgspec.MsgspecError, struct.error, ValueError, OverflowError, IndexError, KeyError)
+
+
+# --- states ---
+
+
+def state_of(flat: Iterable[bytes]) -> StoredState | None:
+    """A state from the fields and values of its hash; None where PostgreSQL knows none either."""
+    try:
+        return _state(flat)
+    except struct.error as exc:
+        raise Undecodable(f"state: {exc}") from exc
+
+
+def _state(flat: Iterable[bytes]) -> StoredState | None:
+    felt: dict[Emotion, Felt] = {}
+    rates: dict[Emotion, float] = {}
+    meta: bytes | None = None
+    pairs = iter(flat)
+    for name in pairs:
+        value = next(pairs)
+        emotion = _EMOTIONS.get(name)
+        if emotion is not None:
+            intensity, at = _FELT.unpack(value)
+            felt[emotion] = Felt(intensity, int(at))
+        elif name == b"meta":
+            meta = value
+        elif name in _RATES:
+            rates[_RATES[name]] = _DOUBLE.unpack(value)[0]
+    if meta is None:
+        return None
+    stamp, updated = struct.unpack(">Qd", meta)
+    return StoredState(felt, rates, int(updated), stamp)
+
+
+def state_fields(state: StoredState | None) -> list[str | bytes]:
+    """The fields and values of a state's hash, for an offer."""
+    if state is None:
+        return ["absent", "1"]
+    fields: list[str | bytes] = ["meta", struct.pack(">Qd", state.stamp, float(state.updated_us))]
+    for emotion, felt in state.felt.items():
+        fields += [emotion.value, _FELT.pack(felt.intensity, float(felt.at_us))]
+    for emotion, rate in state.rates.items():
+        fields += [f"{emotion.value}/rate", _DOUBLE.pack(rate)]
+    return fields
+
+
+def is_resident(flat: list[bytes]) -> bool:
+    """Whether the fields of a hash are a state (or its known absence), and not a lease or nothing."""
+    return b"meta" in flat[::2] or b"absent" in flat[::2]
+
+
+def _snapshot(context: bytes) -> tuple[StoredState, int, bytes]:
+    """The state in a context, the time it was taken, and what follows it."""
+    now = int(_DOUBLE.unpack_from(context)[0])
+    at, flat = 8, []
+    while at < len(context) and context[at]:
+        for _ in range(2):
+            size = context[at]
+            flat.append(context[at + 1 : at + 1 + size])
+            at += 1 + size
+    state = state_of([*flat, b"meta", struct.pack(">Qd", 0, float(now))])
+    assert state is not None
+    return state, now, context[at + 1 :]
+
+
+# --- histories ---
+
+
+class Header(NamedTuple):
+    """What a list says of itself: from which place on nothing is missing in it, and which list it is."""
+
+    from_us: float
+    from_stamp: int
+    generation: bytes
+
+    def covers(self, at_us: float, stamp: int) -> bool:
+        """Whether all that lies at or after this place is in the list."""
+        return (at_us, stamp) >= (self.from_us, self.from_stamp)
+
+
+class History(NamedTuple):
+    """The end of a list: its header, if the end reaches up to it, and elements in order of place."""
+
+    header: Header | None
+    elements: list[bytes]
+
+
+def history_of(raw: list[bytes]) -> History:
+    """What LRANGE gave."""
+    if raw and raw[0][:1] == b"\xff":
+        _, from_us, from_stamp, generation, _ = _HEADER.unpack(raw[0])
+        return History(Header(from_us, from_stamp, generation), raw[1:])
+    return History(None, raw)
+
+
+class MessageBody(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True):
+    """A message as the client packs it. `nonce`: 8 random bytes of its id, or 16: the whole id, brought along."""
+
+    nonce: bytes
+    role: str
+    content: str
+    metadata: Any = None
+    emotional_context: dict[str, Any] | None = None
+    tokens_used: int | None = None
+    session_id: bytes | None = None
+
+
+class EventBody(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True):
+    """An event as the client packs it; what it changed is in the entry's context."""
+
+    nonce: bytes
+    event: EmotionalEvent
+    context_factors: Any = None
+    session_id: bytes | None = None
+
+
+class MemoryBody(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True):
+    """A memory as the client packs it; stamp, times and count stand before it."""
+
+    data: Any
+    importance: float
+    tags: tuple[str, ...] = ()
+
+
+_message_body = msgspec.msgpack.Decoder(MessageBody)
+_event_body = msgspec.msgpack.Decoder(EventBody)
+_event_record = msgspec.msgpack.Decoder(EmotionalEventRecord)
+_memory_body = msgspec.msgpack.Decoder(MemoryBody)
+pack = msgspec.msgpack.Encoder().encode
+
+
+class _Entry(NamedTuple):
+    stamp: int
+    at_us: int
+    context: bytes
+    body: bytes
+
+
+def _entry(element: bytes) -> _Entry:
+    stamp: int = _STAMP.unpack_from(element)[0]
+    if element[8] == 0:
+        start, at_us = 9, stamp_us(stamp)
+    else:
+        start, at_us = 17, int(_DOUBLE.unpack_from(element, 9)[0])
+    body = start + 2 + _CONTEXT.unpack_from(element, start)[0]
+    return _Entry(stamp, at_us, element[start + 2 : body], element[body:])
+
+
+def _id(nonce: bytes, stamp: int, at_us: int) -> UUID:
+    if len(nonce) == 8:
+        return record_id(stamp, nonce, at_us)
+    return UUID(bytes=nonce)
+
+
+def place_of(element: bytes) -> tuple[int, int]:
+    """`(at_us, stamp)` of an element."""
+    entry = _entry(element)
+    return entry.at_us, entry.stamp
+
+
+def element_of(entry_stamp: int, payload: bytes) -> bytes:
+    """The element of the list from the entry of the log."""
+    return _STAMP.pack(entry_stamp) + payload
+
+
+def message_of(agent: UUID, element: bytes) -> Placed[ConversationMessage]:
+    """A message from its element."""
+    try:
+        entry = _entry(element)
+        body = _message_body.decode(entry.body)
+        context = body.emotional_context
+        if entry.context:
+            state, now, _ = _snapshot(entry.context)
+            context = {e.value: i for e, i in state.at(now).emotions.items()}
+        message = ConversationMessage(
+            id=_id(body.nonce, entry.stamp, entry.at_us),
+            agent_id=agent,
+            role=body.role,
+            content=body.content,
+            metadata=body.metadata,
+            emotional_context=context,
+            tokens_used=body.tokens_used,
+            session_id=UUID(bytes=body.session_id) if body.session_id else None,
+            created_at=from_us(entry.at_us),
+        )
+    except _BROKEN as exc:
+        raise Undecodable(f"message: {exc}") from exc
+    return Placed(entry.at_us, entry.stamp, message)
+
+
+def message_element(placed: Placed[ConversationMessage]) -> bytes:
+    """The element of a message that came from PostgreSQL."""
+    message = placed.record
+    body = MessageBody(
+        message.id.bytes,
+        message.role,
+        message.content,
+        message.metadata,
+        message.emotional_context,
+        message.tokens_used,
+        message.session_id.bytes if message.session_id else None,
+    )
+    return _element(placed, pack(body))
+
+
+def _element(placed: Placed[Any], body: bytes) -> bytes:
+    if placed.at_us == stamp_us(placed.stamp):
+        return _STAMP.pack(placed.stamp) + b"\0\0\0" + body
+    return _STAMP.pack(placed.stamp) + b"\1" + _DOUBLE.pack(float(placed.at_us)) + b"\0\0" + body
+
+
+class SettledEvent(NamedTuple):
+    """An event with what the agent felt after it."""
+
+    placed: Placed[EmotionalEventRecord]
+    after: dict[Emotion, float]
+
+
+def event_of(agent: UUID, element: bytes) -> SettledEvent:
+    """An event from its element. One that came from PostgreSQL has no context; its `after` is empty."""
+    try:
+        entry = _entry(element)
+        if entry.context:
+            record, after = _settle(agent, entry)
+        else:
+            record, after = _event_record.decode(entry.body), {}
+    except _BROKEN as exc:
+        raise Undecodable(f"event: {exc}") from exc
+    return SettledEvent(Placed(entry.at_us, entry.stamp, record), after)
+
+
+def event_element(placed: Placed[EmotionalEventRecord]) -> bytes:
+    """The element of an event that came from PostgreSQL."""
+    return _element(placed, pack(placed.record))
+
+
+def _changes(packed: bytes) -> dict[Emotion, float]:
+    changes: dict[Emotion, float] = {}
+    at = 0
+    while at < len(packed):
+        size = packed[at]
+        name, at = packed[at + 1 : at + 1 + size], at + 1 + size
+        changes[_EMOTIONS[name]] = _DOUBLE.unpack_from(packed, at)[0]
+        at += 8
+    return changes
+
+
+def _settle(agent: UUID, entry: _Entry) -> tuple[EmotionalEventRecord, dict[Emotion, float]]:
+    """Works out, from the state before an event, what `changed` in `lua/emotions.lua` made of it."""
+    state, now, rest = _snapshot(entry.context)
+    mode, changes = _MODES[rest[:1]], _changes(rest[1:])
+    body = _event_body.decode(entry.body)
+    before = state.at(now).emotions
+    after = dict(before)
+    late = max(now - entry.at_us, 0) if entry.at_us != stamp_us(entry.stamp) else 0
+    for emotion, amount in changes.items():
+        rate = state.rates.get(emotion, emotion.rate)
+        effect = amount * (1.0 - rate) ** (late / 1e6) if late else amount
+        total = min(max(effect + (before.get(emotion, 0.0) if mode == "add" else 0.0), 0.0), 1.0)
+        after[emotion] = faded(total, 0.0, 0)
+    after = {e: i for e, i in after.items() if i}
+    record = EmotionalEventRecord(
+        id=_id(body.nonce, entry.stamp, entry.at_us),
+        agent_id=agent,
+        event_type=body.event.event_type,
+        event=body.event,
+        resulting_emotions=changes,
+        context_factors=body.context_factors,
+        occurred_at=from_us(entry.at_us),
+        created_at=from_us(stamp_us(entry.stamp)),
+        session_id=UUID(bytes=body.session_id) if body.session_id else None,
+        mode=mode,
+        **_feelings(before, after),
+    )
+    return record, after
+
+
+def _feelings(before: Mapping[Emotion, float], after: Mapping[Emotion, float]) -> dict[str, Any]:
+    valence, arousal, intensity = valence_of(after), arousal_of(after), intensity_of(after)
+    return {
+        "valence": valence,
+        "arousal": arousal,
+        "intensity": intensity,
+        "valence_delta": valence - valence_of(before),
+        "arousal_delta": arousal - arousal_of(before),
+        "intensity_delta": intensity - intensity_of(before),
+    }
+
+
+# --- memories ---
+
+MEMORY_HEAD = 33
+"""The first bytes of a present memory: mark, stamp, expiry, access count, last access."""
+
+
+class MemoryValue(NamedTuple):
+    """A memory's value: `present` False is its known absence, with the stamp of its deletion (0: never was)."""
+
+    present: bool
+    stamp: int
+    raw: bytes
+
+
+def memory_value(raw: bytes) -> MemoryValue:
+    """What GET gave."""
+    return MemoryValue(raw[:1] == b"P", _STAMP.unpack_from(raw, 1)[0], raw)
+
+
+def memory_of(agent: UUID, member: str, raw: bytes) -> StoredMemory:
+    """A memory, or the stamp of its deletion, from its value."""
+    try:
+        if raw[:1] == b"A":
+            return StoredMemory(_STAMP.unpack_from(raw, 1)[0], None)
+        mark, stamp, expires, count, accessed, created, updated = _MEMORY.unpack_from(raw)
+        if mark != b"P":
+            raise Undecodable(f"memory: mark {mark!r}")
+        body = _memory_body.decode(memoryview(raw)[_MEMORY.size :])
+        memory_type, key = member_parts(member)
+        record = MemoryRecord(
+            id=memory_id(agent, memory_type, key),
+            agent_id=agent,
+            memory_type=memory_type,
+            key=key,
+            data=body.data,
+            importance=body.importance,
+            access_count=int(count),
+            last_accessed=from_us(accessed),
+            created_at=from_us(created),
+            updated_at=from_us(updated),
+            expires_at=from_us(expires) if expires else None,
+            tags=body.tags,
+        )
+    except _BROKEN as exc:
+        raise Undecodable(f"memory: {exc}") from exc
+    return StoredMemory(stamp, record)
+
+
+def memory_bytes(stored: StoredMemory | None) -> bytes:
+    """The value of a memory that came from PostgreSQL."""
+    if stored is None or stored.record is None:
+        return b"A" + _STAMP.pack(stored.stamp if stored else 0)
+    record = stored.record
+    head = _MEMORY.pack(
+        b"P",
+        stored.stamp,
+        _us(record.expires_at),
+        float(record.access_count),
+        _us(record.last_accessed),
+        _us(record.created_at),
+        _us(record.updated_at),
+    )
+    return head + pack(MemoryBody(record.data, record.importance, record.tags))
+
+
+def _us(at: datetime | None) -> float:
+    return float(to_us(at)) if at else 0.0
+
+
+def message_body(
+    nonce: bytes,
+    role: str,
+    content: str,
+    metadata: Json,
+    context: dict[str, Any] | None,
+    tokens: int | None,
+    session: UUID | None,
+) -> bytes:
+    """The body of a new message."""
+    return pack(MessageBody(nonce, role, content, metadata, context, tokens, session.bytes if session else None))

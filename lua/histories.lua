@@ -1,0 +1,211 @@
+-- What was said to an agent and what happened to it: two lists, one element a message or an event.
+--
+-- An element:  stamp (8 bytes), entry
+-- An entry:    flag (1 byte: 0, or 1 if the record brought a time of its own), that time (double, microseconds) if so,
+--              length of the context (2 bytes), context, body (MessagePack, the client's)
+-- The log holds entries: there the stamp is the id. A record's place in history is (its time, its stamp); the list is
+-- kept in that order.
+--
+-- The first element is the header, which says what the list is (a marker anywhere else could outlive the list):
+--   \255, from: the place from which on nothing is missing here (double, 8 bytes of stamp),
+--   birth (8 bytes: no two lists have the same), trims (4 bytes: how often records left it or were
+--   offered to it),
+--   late (8 bytes: the largest stamp that went in anywhere but at the end)
+
+local NEVER = 9007199254740992
+local ZERO = '\0\0\0\0\0\0\0\0' -- a stamp before all others; libraries load without string.rep
+local CHUNK = 500 -- arguments of one command: Lua cannot unpack more than some thousands
+
+local function pack_header(h)
+  return '\255' .. struct.pack('>d', h.from_us) .. h.from_stamp .. h.birth .. struct.pack('>I4', h.trims) .. h.late
+end
+
+local function parse_header(bytes)
+  if not bytes or string.byte(bytes) ~= 255 then return nil end
+  return {
+    from_us = struct.unpack('>d', bytes, 2),
+    from_stamp = string.sub(bytes, 10, 17),
+    birth = string.sub(bytes, 18, 25),
+    trims = struct.unpack('>I4', bytes, 26),
+    late = string.sub(bytes, 30, 37),
+  }
+end
+
+local function stamp_in(element)
+  return string.sub(element, 1, 8)
+end
+
+local function time_in(element)
+  if string.byte(element, 9) == 0 then
+    return struct.unpack('>I6', element) * 1000
+  end
+  return struct.unpack('>d', element, 10)
+end
+
+-- Whether an element lies at or after a place.
+local function is_from(element, us, stamp)
+  local at = time_in(element)
+  return at > us or (at == us and not stamp_after(stamp, stamp_in(element)))
+end
+
+-- An element that brings its own, earlier time goes where it belongs, which is near the end or it is an import.
+local function insert_late(list, element, at)
+  local later, i = nil, -1
+  local other = redis.call('LINDEX', list, i)
+  while other and string.byte(other) ~= 255 and time_in(other) > at do
+    later, i = other, i - 1
+    other = redis.call('LINDEX', list, i)
+  end
+  if not later then
+    redis.call('RPUSH', list, element)
+    return
+  end
+  redis.call('LINSERT', list, 'BEFORE', later, element)
+  local header = parse_header(redis.call('LINDEX', list, 0))
+  header.late = stamp_in(element)
+  redis.call('LSET', list, 0, pack_header(header))
+end
+
+-- Logs a record and adds it to its list. `at` is nil, or the record's own time if that lies before this millisecond.
+-- A list that was not there begins here: what is older may be in PostgreSQL. Returns the element.
+local function record(list, log, kind, agent, at, context, body)
+  local entry = (at and '\1' .. struct.pack('>d', at) or '\0') .. struct.pack('>I2', #context) .. context .. body
+  local header = redis.call('LINDEX', list, 0) -- fails on a key of another type before anything is written
+  local ms, seq = log_append(log, kind, agent, entry)
+  local stamp = pack_stamp(ms, seq)
+  local element = stamp .. entry
+  if not header then
+    redis.call('RPUSH', list,
+      pack_header { from_us = ms * 1000, from_stamp = stamp, birth = stamp, trims = 0, late = ZERO }, element)
+  elseif at then
+    insert_late(list, element, at)
+  else
+    redis.call('RPUSH', list, element)
+  end
+  redis.call('PERSIST', list)
+  return element, string.format('%.0f-%.0f', ms, seq)
+end
+
+-- A record's own time counts if it lies before this millisecond; later ones would stand among those still to come.
+local function own_time(text, now)
+  local at = moment(text, now)
+  if not at then return nil, true end
+  if at < now - now % 1000 then return math.floor(at) end
+  return nil
+end
+
+-- banshee1_append_messages: appends to an agent's history, all or none.
+--   KEYS   messages, log, state
+--   ARGV   agent (16 bytes), then for each message three: its time in microseconds ('' = now), '1' to record what the
+--          agent feels with it ('' = not), body
+--   reply  MISS (what it feels was asked for and is not resident; nothing was written) | [entry id, time, ...]
+--   errors BANSHEE_INVALID
+redis.register_function {
+  function_name = 'banshee1_append_messages',
+  callback = function(KEYS, ARGV)
+    local now = now_us()
+    if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
+    if #ARGV < 4 or (#ARGV - 1) % 3 ~= 0 then return invalid('messages: not in threes') end
+    local felt
+    for i = 2, #ARGV, 3 do
+      local _, wrong = own_time(ARGV[i], now)
+      if wrong then return invalid('time: not microseconds since 1970') end
+      if ARGV[i + 2] == '' then return invalid('body: empty') end
+      if ARGV[i + 1] ~= '' and not felt then
+        local flat, fields = fields_of(KEYS[3])
+        if not is_resident(fields) then return MISS end
+        felt = snapshot(flat, now)
+      end
+    end
+    local reply = {}
+    for i = 2, #ARGV, 3 do
+      local context = ARGV[i + 1] ~= '' and felt or ''
+      local at = own_time(ARGV[i], now)
+      local element, id = record(KEYS[1], KEYS[2], 'M', ARGV[1], at, context, ARGV[i + 2])
+      reply[#reply + 1] = id
+      reply[#reply + 1] = time_in(element)
+    end
+    return reply
+  end,
+}
+
+-- banshee1_save_event: what happened, and what the agent feels after it, in one step.
+--   KEYS   events, log, state
+--   ARGV   agent (16 bytes), 'set' | 'add' | 'record', when it happened in microseconds ('' = now), body, then pairs:
+--          emotion, amount (text). 'record' leaves the state as it is.
+--   reply  MISS (the state is not resident; nothing was written) | the element
+--   errors BANSHEE_INVALID
+-- The context of an event: the time, each field of the state before it, a zero byte, the mode (its first letter), and
+-- each change: length of the name, name, amount (double).
+redis.register_function {
+  function_name = 'banshee1_save_event',
+  callback = function(KEYS, ARGV)
+    local now = now_us()
+    local mode = ARGV[2]
+    if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
+    if mode ~= 'add' and mode ~= 'set' and mode ~= 'record' then return invalid('mode: not add, set or record') end
+    local at, wrong_time = own_time(ARGV[3], now)
+    if wrong_time then return invalid('time: not microseconds since 1970') end
+    if not ARGV[4] or ARGV[4] == '' then return invalid('body: empty') end
+    local changes, wrong = parse_changes(ARGV, 5, mode == 'add' and -1 or 0)
+    if not changes then return invalid(wrong) end
+    local flat, fields = fields_of(KEYS[3])
+    if not is_resident(fields) then return MISS end
+    local parts = { snapshot(flat, now), '\0', string.sub(mode, 1, 1) }
+    for _, change in ipairs(changes) do
+      parts[#parts + 1] = string.char(#change[1]) .. change[1] .. struct.pack('>d', change[2])
+    end
+    local element, id = record(KEYS[1], KEYS[2], 'E', ARGV[1], at, table.concat(parts), ARGV[4])
+    if mode ~= 'record' then
+      local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+      apply(KEYS[3], fields, mode, changes, at or now, now, tonumber(ms), tonumber(seq))
+    end
+    return element
+  end,
+}
+
+-- Merges two lists of elements, each in order of place; of two with one stamp the first list's stays.
+local function merged(ours, theirs)
+  local known, result, i = {}, {}, 1
+  for _, element in ipairs(ours) do known[stamp_in(element)] = true end
+  for _, element in ipairs(theirs) do
+    if not known[stamp_in(element)] then
+      while ours[i] and not is_from(ours[i], time_in(element), stamp_in(element)) do
+        result[#result + 1], i = ours[i], i + 1
+      end
+      result[#result + 1] = element
+    end
+  end
+  for j = i, #ours do result[#result + 1] = ours[j] end
+  return result
+end
+
+-- banshee1_offer_history: what PostgreSQL said, into a list that lost nothing since its header was read.
+--   KEYS   messages or events
+--   ARGV   birth and trims of that header (12 bytes), TTL of a clean list in milliseconds, the place from which on
+--          PostgreSQL's answer is complete (microseconds, 8 bytes of stamp), then elements in order of place
+--   reply  OK | REFUSED
+redis.register_function {
+  function_name = 'banshee1_offer_history',
+  callback = function(KEYS, ARGV)
+    local list = KEYS[1]
+    local header = parse_header(redis.call('LINDEX', list, 0))
+    if not header or header.birth .. struct.pack('>I4', header.trims) ~= ARGV[1] then return REFUSED end
+    local offered = {}
+    for i = 5, #ARGV do offered[#offered + 1] = ARGV[i] end
+    local elements = merged(redis.call('LRANGE', list, 1, -1), offered)
+    local clean = redis.call('PTTL', list) >= 0
+    local from_us = tonumber(ARGV[3])
+    if from_us < header.from_us or (from_us == header.from_us and stamp_after(header.from_stamp, ARGV[4])) then
+      header.from_us, header.from_stamp = from_us, ARGV[4]
+    end
+    header.trims = header.trims + 1
+    redis.call('DEL', list)
+    redis.call('RPUSH', list, pack_header(header))
+    for first = 1, #elements, CHUNK do
+      redis.call('RPUSH', list, unpack(elements, first, math.min(first + CHUNK - 1, #elements)))
+    end
+    if clean then redis.call('PEXPIRE', list, ARGV[2]) end
+    return OK
+  end,
+}

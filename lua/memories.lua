@@ -1,0 +1,113 @@
+-- What an agent knows. A memory is a string:
+--   'P' present: stamp (8 bytes), then doubles: expires (0 = never), access count, last accessed, created, updated;
+--       then the body (MessagePack, the client's)
+--   'A' absent: stamp (8 bytes) of its deletion, or zeros where PostgreSQL knows no such memory
+--   'L' a rehydration is under way: its token
+-- The agent's index is a sorted set of its resident memories, `<type>:<key>`: 1 while one is not flushed, 0 after.
+-- The shard's accesses is a set of memories read since the last flush, `<agent><type>:<key>`.
+
+local HEADER = '>ddddd'
+
+local function parse_memory(value)
+  if not value or string.byte(value) ~= 80 then return nil end
+  local expires, count, accessed, created, updated = struct.unpack(HEADER, value, 10)
+  return { expires = expires, count = count, accessed = accessed, created = created, updated = updated }
+end
+
+local function is_expired(memory, now)
+  return memory.expires > 0 and memory.expires <= now
+end
+
+local function is_known(value)
+  return value and string.byte(value) ~= 76
+end
+
+-- From here on the only copy is in Redis: no TTL, on the memory and on the index that names it.
+local function soil(memory, index, member)
+  redis.call('ZADD', index, 1, member)
+  redis.call('PERSIST', index)
+  redis.call('PERSIST', memory)
+end
+
+-- banshee1_store_memory: stores or replaces. What is replaced leaves its creation time and access count.
+--   KEYS   memory, index, log
+--   ARGV   agent (16 bytes), member (<type>:<key>), seconds to live ('' = for ever), body, 'blind' to store it as new
+--          where the key is not resident ('' = MISS then)
+--   reply  MISS | the value
+--   errors BANSHEE_INVALID
+redis.register_function {
+  function_name = 'banshee1_store_memory',
+  callback = function(KEYS, ARGV)
+    local agent, member, blind = ARGV[1], ARGV[2], ARGV[5] == 'blind'
+    if not is_agent(agent) then return invalid('agent: not 16 bytes') end
+    if not member or not string.find(member, '^[a-z0-9_]+:.') then return invalid('member: not <type>:<key>') end
+    if not ARGV[4] or ARGV[4] == '' then return invalid('body: empty') end
+    local ttl = ARGV[3] == '' and 0 or number_in(ARGV[3], 1e-6, 3155760000)
+    if not ttl then return invalid('ttl: not seconds over 0 and up to a hundred years') end
+    local now = now_us()
+    local value = redis.call('GET', KEYS[1])
+    if not is_known(value) and not blind then return MISS end
+    local m = parse_memory(value)
+    if not m or is_expired(m, now) then m = { count = 0, accessed = now, created = now } end
+    local expires = ttl > 0 and math.floor(now + ttl * 1000000) or 0
+    local ms, seq = log_append(KEYS[3], 'V', agent, member)
+    value = 'P' .. pack_stamp(ms, seq) .. struct.pack(HEADER, expires, m.count, m.accessed, m.created, now) .. ARGV[4]
+    redis.call('SET', KEYS[1], value)
+    soil(KEYS[1], KEYS[2], member)
+    return value
+  end,
+}
+
+-- banshee1_get_memory: reads without counting.
+--   KEYS   memory      ARGV  none
+--   reply  MISS | nil (there is none) | the value
+redis.register_function {
+  function_name = 'banshee1_get_memory',
+  callback = function(KEYS)
+    local value = redis.call('GET', KEYS[1])
+    if not is_known(value) then return MISS end
+    local m = parse_memory(value)
+    if not m or is_expired(m, now_us()) then return false end
+    return value
+  end,
+  flags = { 'no-writes', 'allow-oom' },
+}
+
+-- banshee1_retrieve_memory: reads and counts the access.
+--   KEYS   memory, index, accesses
+--   ARGV   agent (16 bytes), member
+--   reply  MISS | nil (there is none) | the value, this access included
+redis.register_function {
+  function_name = 'banshee1_retrieve_memory',
+  callback = function(KEYS, ARGV)
+    if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
+    local value = redis.call('GET', KEYS[1])
+    if not is_known(value) then return MISS end
+    local m, now = parse_memory(value), now_us()
+    if not m or is_expired(m, now) then return false end
+    local counted = struct.pack('>dd', m.count + 1, now)
+    redis.call('SETRANGE', KEYS[1], 17, counted)
+    if redis.call('SADD', KEYS[3], ARGV[1] .. ARGV[2]) == 1 then soil(KEYS[1], KEYS[2], ARGV[2]) end
+    return string.sub(value, 1, 17) .. counted .. string.sub(value, 34)
+  end,
+}
+
+-- banshee1_delete_memory: leaves a tombstone, which stays until PostgreSQL has it.
+--   KEYS   memory, index, log
+--   ARGV   agent (16 bytes), member
+--   reply  MISS | 1 | 0 (there was none)
+redis.register_function {
+  function_name = 'banshee1_delete_memory',
+  callback = function(KEYS, ARGV)
+    if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
+    local value = redis.call('GET', KEYS[1])
+    if not is_known(value) then return MISS end
+    local m = parse_memory(value)
+    if not m or is_expired(m, now_us()) then return 0 end
+    local ms, seq = log_append(KEYS[3], 'V', ARGV[1], ARGV[2])
+    redis.call('SET', KEYS[1], 'A' .. pack_stamp(ms, seq))
+    soil(KEYS[1], KEYS[2], ARGV[2])
+    return 1
+  end,
+  flags = { 'allow-oom' },
+}

@@ -1,0 +1,217 @@
+-- The way to PostgreSQL and back: leases and offers (in), mark-clean and evict (out).
+
+-- banshee1_lease: a reader that missed asks for the right to offer what PostgreSQL will say.
+-- The lease lies where the key would be, so whatever creates the key ends it, and it ends by itself after its TTL.
+--   KEYS   state | memory | messages | events
+--   ARGV   's' | 'm' | 'h', token (8 bytes), TTL in milliseconds
+--   reply  RESIDENT (read again) | token to offer with (another reader's, if it was first) | for 'h' the whole list
+redis.register_function {
+  function_name = 'banshee1_lease',
+  callback = function(KEYS, ARGV)
+    local key, kind, token, ttl = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+    if not token or #token ~= 8 then return invalid('token: not 8 bytes') end
+    if kind == 's' then
+      local known = redis.call('HMGET', key, 'meta', 'absent', 'lease')
+      if known[1] or known[2] then return RESIDENT end
+      if known[3] then return known[3] end
+      redis.call('HSET', key, 'lease', token)
+    elseif kind == 'm' then
+      local value = redis.call('GET', key)
+      if is_known(value) then return RESIDENT end
+      if value then return string.sub(value, 2) end
+      redis.call('SET', key, 'L' .. token)
+    elseif kind == 'h' then
+      if redis.call('EXISTS', key) == 1 then return redis.call('LRANGE', key, 0, -1) end
+      redis.call('RPUSH', key, pack_header { from_us = NEVER, from_stamp = ZERO, birth = token, trims = 0, late = ZERO })
+    else
+      return invalid('kind: not s, m or h')
+    end
+    redis.call('PEXPIRE', key, ttl)
+    if kind == 'h' then return redis.call('LRANGE', key, 0, -1) end
+    return token
+  end,
+}
+
+-- banshee1_offer_state: what PostgreSQL said, if the lease still lives.
+--   KEYS   state
+--   ARGV   token, TTL in milliseconds, then fields and values as stored ('absent', '1' where there is no state)
+--   reply  OK | REFUSED
+redis.register_function {
+  function_name = 'banshee1_offer_state',
+  callback = function(KEYS, ARGV)
+    if redis.call('HGET', KEYS[1], 'lease') ~= ARGV[1] then return REFUSED end
+    redis.call('DEL', KEYS[1])
+    redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    return OK
+  end,
+}
+
+-- A clean key goes hot_ttl after its last use; a memory also when it expires. 0 or less: it is over already.
+local function memory_ttl(value, hot_ttl, now)
+  local m = parse_memory(value)
+  if not m or m.expires == 0 then return hot_ttl end
+  return math.min(hot_ttl, math.floor((m.expires - now) / 1000))
+end
+
+local function expire_index(index, hot_ttl)
+  if redis.call('ZCOUNT', index, 1, 1) == 0 then redis.call('PEXPIRE', index, hot_ttl) end
+end
+
+-- banshee1_offer_memory: what PostgreSQL said, if the lease still lives.
+--   KEYS   memory, index
+--   ARGV   token, TTL in milliseconds, member, value
+--   reply  OK | REFUSED
+redis.register_function {
+  function_name = 'banshee1_offer_memory',
+  callback = function(KEYS, ARGV)
+    local token, hot_ttl, member, value = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+    if redis.call('GET', KEYS[1]) ~= 'L' .. token then return REFUSED end
+    local ttl = memory_ttl(value, hot_ttl, now_us())
+    if ttl <= 0 then
+      value, ttl = 'A' .. ZERO, hot_ttl
+    end
+    redis.call('SET', KEYS[1], value, 'PX', ttl)
+    redis.call('ZADD', KEYS[2], 'NX', 0, member)
+    expire_index(KEYS[2], hot_ttl)
+    return OK
+  end,
+}
+
+-- Drops from the front of a list what is flushed and over the cap, and lets a list go in which nothing is unflushed.
+local function settle_history(list, through, cap, hot_ttl)
+  local header = parse_header(redis.call('LINDEX', list, 0))
+  if not header then return end
+  local over = redis.call('LLEN', list) - 1 - cap
+  local drop = 0
+  if over > 0 then
+    for _, element in ipairs(redis.call('LRANGE', list, 1, over)) do
+      if stamp_after(stamp_in(element), through) then break end
+      drop = drop + 1
+      if is_from(element, header.from_us, header.from_stamp) then
+        local ms, seq = struct.unpack('>I6I2', element)
+        header.from_us, header.from_stamp = time_in(element), pack_stamp(ms, seq + 1)
+      end
+    end
+  end
+  if drop > 0 then
+    header.trims = header.trims + 1
+    redis.call('LTRIM', list, drop + 1, -1)
+    redis.call('LPUSH', list, pack_header(header))
+  end
+  local newest = redis.call('LINDEX', list, -1)
+  if stamp_after(header.late, through) then return end
+  if string.byte(newest) ~= 255 and stamp_after(stamp_in(newest), through) then return end
+  redis.call('PEXPIRE', list, hot_ttl)
+end
+
+local function settle_state(state, stamp, hot_ttl)
+  local meta = redis.call('HGET', state, 'meta')
+  if meta and string.sub(meta, 1, 8) == stamp then redis.call('PEXPIRE', state, hot_ttl) end
+end
+
+-- Clean only if nothing was stored and nothing counted since the flush read it.
+local function settle_memory(memory, index, accesses, flushed, agent, member, hot_ttl)
+  local value = redis.call('GET', memory)
+  if not value or string.sub(value, 1, 33) ~= flushed then return end
+  redis.call('SREM', accesses, agent .. member)
+  local ttl = memory_ttl(value, hot_ttl, now_us())
+  if ttl > 0 then
+    redis.call('PEXPIRE', memory, ttl)
+    redis.call('ZADD', index, 0, member)
+  else
+    redis.call('DEL', memory)
+    redis.call('ZREM', index, member)
+  end
+  expire_index(index, hot_ttl)
+end
+
+local SETTLE = {
+  -- state: KEYS state; ARGV stamp
+  s = { keys = 1, args = 1, run = function(k, a, _, hot_ttl) settle_state(k[1], a[1], hot_ttl) end },
+  -- history: KEYS list; ARGV cap
+  h = { keys = 1, args = 1, run = function(k, a, through, hot_ttl)
+    settle_history(k[1], through, tonumber(a[1]), hot_ttl)
+  end },
+  -- memory: KEYS memory, index; ARGV agent, member, first 33 bytes of the flushed value
+  m = { keys = 2, args = 3, run = function(k, a, _, hot_ttl, accesses)
+    settle_memory(k[1], k[2], accesses, a[3], a[1], a[2], hot_ttl)
+  end },
+  -- poison in a history: KEYS list; ARGV element
+  p = { keys = 1, args = 1, run = function(k, a) redis.call('LREM', k[1], 1, a[1]) end },
+}
+
+-- The entries of the log from first to last, and the digest of ids and contents.
+local function log_range(log, first, last)
+  local entries = redis.call('XRANGE', log, first, last)
+  local parts = {}
+  for _, entry in ipairs(entries) do
+    parts[#parts + 1] = entry[1]
+    for _, text in ipairs(entry[2]) do parts[#parts + 1] = text end
+  end
+  return entries, redis.sha1hex(table.concat(parts))
+end
+
+-- banshee1_mark_clean: forgets the part of the log that is committed in PostgreSQL, and lets clean keys go.
+-- The log is compared by content: after a failover an id can stand for something else, which nobody has flushed.
+--   KEYS   log, dead, accesses, then those of the items
+--   ARGV   first and last id of the flushed part ('' = none), its SHA-1 (lower-case hex over id, field, value, field,
+--          value of each entry), hot TTL in milliseconds, number of dead letters, for each its id and reason; then the
+--          items, each a letter and its arguments (see SETTLE)
+--   reply  CHANGED (nothing was done: read the log again) | number of entries that left the log
+redis.register_function {
+  function_name = 'banshee1_mark_clean',
+  callback = function(KEYS, ARGV)
+    local log, dead, accesses = KEYS[1], KEYS[2], KEYS[3]
+    local first, last, hot_ttl, letters = ARGV[1], ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
+    local entries, through = {}, ZERO
+    if first ~= '' then
+      local digest
+      entries, digest = log_range(log, first, last)
+      if digest ~= ARGV[3] then return CHANGED end
+      local ms, seq = string.match(last, '^(%d+)-(%d+)$')
+      through = pack_stamp(tonumber(ms), tonumber(seq))
+    end
+    local reasons = {}
+    for i = 6, 5 + 2 * letters, 2 do reasons[ARGV[i]] = ARGV[i + 1] end
+    for _, entry in ipairs(entries) do
+      if reasons[entry[1]] then
+        redis.call('XADD', dead, '*', 'id', entry[1], 'reason', reasons[entry[1]], unpack(entry[2]))
+      end
+    end
+    local k, a = 4, 6 + 2 * letters
+    while a <= #ARGV do
+      local item = SETTLE[ARGV[a]]
+      if not item then return invalid('item: unknown') end
+      local keys, args = { unpack(KEYS, k, k + item.keys - 1) }, { unpack(ARGV, a + 1, a + item.args) }
+      -- A key that somebody broke (another type) must not keep the log from being trimmed.
+      pcall(item.run, keys, args, through, hot_ttl, accesses)
+      k, a = k + item.keys, a + 1 + item.args
+    end
+    if first == '' then return 0 end
+    local ms, seq = string.match(last, '^(%d+)-(%d+)$')
+    return redis.call('XTRIM', log, 'MINID', ms .. '-' .. string.format('%.0f', tonumber(seq) + 1))
+  end,
+  flags = { 'allow-oom' },
+}
+
+-- banshee1_evict: drops those of the keys that are clean. A key has a TTL only if all of it is in PostgreSQL.
+--   KEYS   any of one agent
+--   reply  [dropped, kept]
+redis.register_function {
+  function_name = 'banshee1_evict',
+  callback = function(KEYS)
+    local dropped, kept = 0, 0
+    for _, key in ipairs(KEYS) do
+      local ttl = redis.call('PTTL', key)
+      if ttl >= 0 then
+        redis.call('DEL', key)
+        dropped = dropped + 1
+      elseif ttl == -1 then
+        kept = kept + 1
+      end
+    end
+    return { dropped, kept }
+  end,
+  flags = { 'allow-oom' },
+}

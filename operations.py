@@ -1,0 +1,307 @@
+"""Every public operation: judges its arguments, then gives the steps that do it. Both clients run the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from banshee_memory import validation
+from banshee_memory.emotions import Emotion, EmotionalState
+from banshee_memory.errors import InvalidInput
+from banshee_memory.hot import calls, wire
+from banshee_memory.hot.keys import AgentKeys
+from banshee_memory.records import (
+    ConversationMessage,
+    ConversationStats,
+    EmotionalEvent,
+    EmotionalEventRecord,
+    EvictReport,
+    FlushReport,
+    Json,
+    MemoryRecord,
+    NewMessage,
+    RehydrateReport,
+    TrendPoint,
+    memory_importance,
+)
+from banshee_memory.settings import Durability, Settings
+from banshee_memory.stamps import fresh_nonce, record_id, to_us
+from banshee_memory.tiering import conversations, histories, memories, states
+from banshee_memory.tiering.histories import EVENTS, MESSAGES
+from banshee_memory.tiering.residency import Residency
+from banshee_memory.tiering.steps import Steps, write
+
+T = TypeVar("T")
+MOST_EVENTS = 1_000
+MOST_ROWS = 100_000
+_REHYDRATED_MEMORIES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """What to do, and whose records must be in PostgreSQL before it counts as done (None: nobody's)."""
+
+    steps: Steps[T]
+    flush: UUID | None = None
+
+
+class Operations:
+    """The operations of one client."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.residency = Residency(settings)
+
+    def _keys(self, agent_id: UUID) -> AgentKeys:
+        return self.residency.keys(validation.agent(agent_id))
+
+    def _level(self, durability: Durability | None) -> Durability:
+        if durability is None:
+            return self.settings.durability
+        try:
+            return Durability(durability)
+        except ValueError:
+            raise InvalidInput("durability", f"{durability!r} is none of {', '.join(Durability)}") from None
+
+    def _writing(self, steps: Steps[T], keys: AgentKeys, level: Durability) -> Operation[T]:
+        return Operation(steps, keys.agent if level is Durability.COLD else None)
+
+    # --- emotions ---
+
+    def save_state(self, agent_id: UUID, state: EmotionalState, durability: Durability | None) -> Operation[None]:
+        """Replaces what it feels."""
+        keys, level, checked = self._keys(agent_id), self._level(durability), validation.state(state)
+
+        def steps() -> Steps[None]:
+            yield write(calls.save_state(keys, checked), level)
+
+        return self._writing(steps(), keys, level)
+
+    def load_state(self, agent_id: UUID) -> Operation[EmotionalState | None]:
+        """What it feels now."""
+        return Operation(states.load(self.residency, self._keys(agent_id)))
+
+    def update_emotions(
+        self, agent_id: UUID, changes: Mapping[Emotion, float], mode: str, durability: Durability | None
+    ) -> Operation[EmotionalState]:
+        """Changes what it feels."""
+        keys, level = self._keys(agent_id), self._level(durability)
+        mode = validation.mode(mode, ("add", "set"))
+        checked = validation.changes("changes", changes, mode)
+        return self._writing(states.update(self.residency, keys, checked, mode, level), keys, level)
+
+    def save_event(
+        self,
+        agent_id: UUID,
+        event: EmotionalEvent,
+        resulting_emotions: Mapping[Emotion, float],
+        mode: str,
+        occurred_at: datetime | None,
+        session_id: UUID | None,
+        context_factors: Json,
+        durability: Durability | None,
+    ) -> Operation[EmotionalEventRecord]:
+        """Records what happened, and what it made the agent feel."""
+        keys, level = self._keys(agent_id), self._level(durability)
+        mode = validation.mode(mode, ("set", "add", "record"))
+        changes = validation.changes("resulting_emotions", resulting_emotions, mode)
+        body = self._event_body(event, context_factors, session_id)
+        occurred_us = self._own_time("occurred_at", occurred_at, self.settings.event_retention_days)
+
+        def steps() -> Steps[EmotionalEventRecord]:
+            settled = yield from states.record_event(self.residency, keys, body, changes, mode, occurred_us, level)
+            return settled.placed.record
+
+        return self._writing(steps(), keys, level)
+
+    def _event_body(self, event: EmotionalEvent, context_factors: Json, session_id: UUID | None) -> bytes:
+        checked = validation.event(event)
+        validation.json("event", calls_payload(checked), self.settings)
+        context = validation.json("context_factors", context_factors, self.settings)
+        session = validation.optional_id("session_id", session_id)
+        return wire.pack(wire.EventBody(fresh_nonce(), checked, context, session.bytes if session else None))
+
+    def _own_time(self, field: str, at: datetime | None, days: int | None) -> int | None:
+        return None if at is None else to_us(validation.moment(field, at, oldest_days=days))
+
+    def get_event_history(self, agent_id: UUID, limit: int) -> Operation[list[EmotionalEventRecord]]:
+        """The newest events, newest first."""
+        keys = self._keys(agent_id)
+        limit = validation.count("limit", limit, low=1, high=MOST_EVENTS)
+
+        def steps() -> Steps[list[EmotionalEventRecord]]:
+            events = yield from histories.newest(EVENTS, self.residency, keys, limit)
+            return events[::-1]
+
+        return Operation(steps())
+
+    def get_emotional_trends(
+        self, agent_id: UUID, hours: float, bucket: timedelta | None
+    ) -> Operation[list[TrendPoint]]:
+        """What was felt over the last hours."""
+        keys = self._keys(agent_id)
+        if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 < hours <= 876_600:
+            raise InvalidInput("hours", f"{hours!r} is not a number over 0 and up to a hundred years")
+        if bucket is not None and (not isinstance(bucket, timedelta) or bucket <= timedelta(0)):
+            raise InvalidInput("bucket", f"{bucket!r} is not a positive timedelta")
+        return Operation(conversations.trends(self.residency, keys, hours, bucket))
+
+    # --- conversations ---
+
+    def save_messages(
+        self, agent_id: UUID, messages: Sequence[NewMessage], durability: Durability | None
+    ) -> Operation[list[UUID]]:
+        """Appends messages, all or none."""
+        keys, level = self._keys(agent_id), self._level(durability)
+        if isinstance(messages, NewMessage) or len(messages) > self.settings.max_batch:
+            raise InvalidInput("messages", f"must be a sequence of at most {self.settings.max_batch} NewMessage")
+        nonces = [fresh_nonce() for _ in messages]
+        packed = [self._message(message, nonce) for message, nonce in zip(messages, nonces, strict=True)]
+
+        def steps() -> Steps[list[UUID]]:
+            if not packed:
+                return []
+            places = yield from conversations.append(self.residency, keys, packed, level)
+            return [record_id(stamp, nonce, at) for (at, stamp), nonce in zip(places, nonces, strict=True)]
+
+        return self._writing(steps(), keys, level)
+
+    def _message(self, message: NewMessage, nonce: bytes) -> tuple[int | None, bool, bytes]:
+        settings = self.settings
+        if not isinstance(message, NewMessage):
+            raise InvalidInput("messages", f"hold a {type(message).__name__}, not a NewMessage")
+        context = message.emotional_context
+        felt = isinstance(context, str)
+        if felt and context != "current":
+            raise InvalidInput("emotional_context", f"{context!r} is neither 'current' nor an object")
+        body = wire.message_body(
+            nonce,
+            validation.role(message.role),
+            validation.text("content", message.content, settings.max_content_bytes),
+            validation.json("metadata", message.metadata, settings),
+            None if felt else validation.optional_object("emotional_context", context, settings),
+            validation.optional_count("tokens_used", message.tokens_used, high=2**53),
+            validation.optional_id("session_id", message.session_id),
+        )
+        return self._own_time("created_at", message.created_at, settings.message_retention_days), felt, body
+
+    def get_history(self, agent_id: UUID, limit: int, before: UUID | None) -> Operation[list[ConversationMessage]]:
+        """The newest messages (before that one), oldest first."""
+        keys = self._keys(agent_id)
+        limit = validation.count("limit", limit, low=1, high=MOST_ROWS)
+        cursor = validation.optional_id("before", before)
+        if cursor is None:
+            return Operation(histories.newest(MESSAGES, self.residency, keys, limit))
+        return Operation(histories.before(MESSAGES, self.residency, keys, limit, cursor))
+
+    def search_messages(self, agent_id: UUID, query: str, limit: int) -> Operation[list[ConversationMessage]]:
+        """The messages that match, best first."""
+        keys = self._keys(agent_id)
+        words = validation.text("query", query, 10_000)
+        limit = validation.count("limit", limit, low=1, high=MOST_ROWS)
+        return Operation(conversations.search(self.residency, keys, words, limit))
+
+    def get_conversation_stats(self, agent_id: UUID) -> Operation[ConversationStats]:
+        """Exact totals."""
+        return Operation(conversations.totals(self.residency, self._keys(agent_id)))
+
+    # --- memories ---
+
+    def store_memory(
+        self,
+        agent_id: UUID,
+        memory_type: str,
+        key: str,
+        data: Json,
+        ttl_seconds: float | None,
+        importance: float | None,
+        tags: Sequence[str],
+        durability: Durability | None,
+    ) -> Operation[MemoryRecord]:
+        """Stores or replaces a memory."""
+        keys, level = self._keys(agent_id), self._level(durability)
+        memory_type, key = self._name(memory_type, key)
+        plain = validation.json("data", data, self.settings)
+        worth = memory_importance(memory_type, plain)
+        if importance is not None:
+            worth = validation.intensity("importance", importance)
+        body = wire.pack(wire.MemoryBody(plain, worth, validation.tags(tags)))
+        ttl = validation.ttl(ttl_seconds)
+        return self._writing(memories.store(self.residency, keys, memory_type, key, body, ttl, level), keys, level)
+
+    def _name(self, memory_type: str, key: str) -> tuple[str, str]:
+        return validation.memory_type(memory_type), validation.text("key", key, self.settings.max_key_bytes)
+
+    def retrieve_memory(self, agent_id: UUID, memory_type: str, key: str) -> Operation[Any]:
+        """The data of a memory, or None; counts."""
+        keys = self._keys(agent_id)
+        memory_type, key = self._name(memory_type, key)
+
+        def steps() -> Steps[Any]:
+            record = yield from memories.read(self.residency, keys, memory_type, key, counted=True)
+            return record.data if record else None
+
+        return Operation(steps())
+
+    def get_memory(self, agent_id: UUID, memory_type: str, key: str) -> Operation[MemoryRecord | None]:
+        """A memory, or None; does not count."""
+        keys = self._keys(agent_id)
+        memory_type, key = self._name(memory_type, key)
+        return Operation(memories.read(self.residency, keys, memory_type, key, counted=False))
+
+    def get_memories_by_type(
+        self, agent_id: UUID, memory_type: str, limit: int, offset: int
+    ) -> Operation[list[MemoryRecord]]:
+        """The memories of a type, the worthiest first."""
+        keys = self._keys(agent_id)
+        memory_type = validation.memory_type(memory_type)
+        limit = validation.count("limit", limit, low=1, high=MOST_ROWS)
+        offset = validation.count("offset", offset, low=0, high=MOST_ROWS)
+        return Operation(memories.by_type(self.residency, keys, memory_type, limit, offset))
+
+    def delete_memory(
+        self, agent_id: UUID, memory_type: str, key: str, durability: Durability | None
+    ) -> Operation[bool]:
+        """Deletes a memory; False where there was none."""
+        keys, level = self._keys(agent_id), self._level(durability)
+        memory_type, key = self._name(memory_type, key)
+        return self._writing(memories.delete(self.residency, keys, memory_type, key, level), keys, level)
+
+    # --- tiers ---
+
+    def rehydrate(self, agent_id: UUID) -> Operation[RehydrateReport]:
+        """Brings an agent into Redis: its state, the end of its histories, its worthiest memories."""
+        keys = self._keys(agent_id)
+
+        def steps() -> Steps[RehydrateReport]:
+            state = yield from states.rehydrate(self.residency, keys)
+            return RehydrateReport(
+                state=state is not None,
+                messages=(yield from histories.rehydrate(MESSAGES, self.residency, keys)),
+                events=(yield from histories.rehydrate(EVENTS, self.residency, keys)),
+                memories=(yield from memories.rehydrate_worthiest(self.residency, keys, _REHYDRATED_MEMORIES)),
+            )
+
+        return Operation(steps())
+
+    def evict(self, agent_id: UUID, flushed: FlushReport) -> Operation[EvictReport]:
+        """Drops what is clean of an agent, after that flush."""
+        keys = self._keys(agent_id)
+
+        def steps() -> Steps[EvictReport]:
+            members = yield calls.resident_members(keys)
+            every = [keys.state, keys.messages, keys.events, *map(keys.memory, members), keys.memories]
+            dropped, kept = yield calls.evict(every)
+            return EvictReport(flushed=flushed, dropped=dropped, kept=kept)
+
+        return Operation(steps())
+
+
+def calls_payload(event: EmotionalEvent) -> Json:
+    """An event as plain values, to judge the texts and numbers in it."""
+    import msgspec
+
+    return msgspec.to_builtins(event)

@@ -1,0 +1,184 @@
+"""MemoryPlugin: the stores, the short names of the original facade, and what concerns both tiers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+from banshee_memory.connections import Connections
+from banshee_memory.emotions import Emotion, EmotionalState
+from banshee_memory.operations import Operation, Operations
+from banshee_memory.records import (
+    ConversationMessage,
+    EmotionalEvent,
+    EmotionalEventRecord,
+    EvictReport,
+    FlushReport,
+    Health,
+    ImportReport,
+    Json,
+    MemoryRecord,
+    RehydrateReport,
+    Stats,
+)
+from banshee_memory.settings import Settings, settings_from
+from banshee_memory.stores import ConversationStore, EmotionStore, MemoryManager
+from banshee_memory.tiering.steps import drive
+
+if TYPE_CHECKING:
+    from banshee_memory.cold.client import ColdStore
+    from banshee_memory.hot.client import HotStore
+    from banshee_memory.tiering.drain import Drain
+    from banshee_memory.tiering.transfer import Line
+
+T = TypeVar("T")
+
+
+class MemoryPlugin:
+    """The memory of emotional agents. Safe to share between threads.
+
+    Without arguments it uses REDIS_URL and DATABASE_URL, or the embedded servers where neither is set. Constructing
+    opens nothing; the first call connects.
+    """
+
+    emotions: EmotionStore
+    conversations: ConversationStore
+    memories: MemoryManager
+
+    def __init__(
+        self, database_url: str | None = None, redis_url: str | None = None, *, settings: Settings | None = None
+    ) -> None:
+        self.settings = settings or settings_from()
+        self._connections = Connections(redis_url, database_url, self.settings)
+        self._operations = Operations(self.settings)
+        self._lock = threading.Lock()
+        self._tiers: tuple[HotStore, ColdStore] | None = None
+        self.emotions = EmotionStore(self._run, self._operations)
+        self.conversations = ConversationStore(self._run, self._operations)
+        self.memories = MemoryManager(self._run, self._operations)
+
+    def __enter__(self) -> MemoryPlugin:
+        self._open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every connection and leaves the embedded servers. Calling it again does nothing."""
+        with self._lock:
+            tiers, self._tiers = self._tiers, None
+        for tier in tiers or ():
+            tier.close()
+        self._connections.close()
+
+    # --- the original's short names ---
+
+    def save_emotional_state(self, agent_id: UUID, state: EmotionalState) -> None:
+        """`emotions.save_state`."""
+        self.emotions.save_state(agent_id, state)
+
+    def load_emotional_state(self, agent_id: UUID) -> EmotionalState | None:
+        """`emotions.load_state`."""
+        return self.emotions.load_state(agent_id)
+
+    def save_emotional_event(
+        self, agent_id: UUID, event: EmotionalEvent, resulting_emotions: Mapping[Emotion, float]
+    ) -> EmotionalEventRecord:
+        """`emotions.save_event`."""
+        return self.emotions.save_event(agent_id, event, resulting_emotions)
+
+    def get_emotional_history(self, agent_id: UUID, limit: int = 100) -> list[EmotionalEventRecord]:
+        """`emotions.get_event_history`."""
+        return self.emotions.get_event_history(agent_id, limit)
+
+    def save_conversation_message(self, agent_id: UUID, role: str, content: str, metadata: Json = None) -> UUID:
+        """`conversations.save_message`."""
+        return self.conversations.save_message(agent_id, role, content, metadata)
+
+    def get_conversation_history(self, agent_id: UUID, limit: int = 50) -> list[ConversationMessage]:
+        """`conversations.get_history`."""
+        return self.conversations.get_history(agent_id, limit)
+
+    def store_memory(
+        self, agent_id: UUID, memory_type: str, key: str, data: Json, ttl_seconds: float | None = None
+    ) -> MemoryRecord:
+        """`memories.store_memory`."""
+        return self.memories.store_memory(agent_id, memory_type, key, data, ttl_seconds)
+
+    def retrieve_memory(self, agent_id: UUID, memory_type: str, key: str) -> Any | None:
+        """`memories.retrieve_memory`."""
+        return self.memories.retrieve_memory(agent_id, memory_type, key)
+
+    # --- both tiers ---
+
+    def flush(self, agent_id: UUID | None = None) -> FlushReport:
+        """Returns when everything acknowledged before the call (of that agent) is in PostgreSQL."""
+        return self._drain().flush(agent_id)
+
+    def rehydrate(self, agent_id: UUID) -> RehydrateReport:
+        """Brings an agent into Redis: its state, the end of its histories, its worthiest memories."""
+        return self._run(self._operations.rehydrate(agent_id))
+
+    def evict(self, agent_id: UUID) -> EvictReport:
+        """Flushes an agent and drops it from Redis; never drops what is not flushed."""
+        return self._run(self._operations.evict(agent_id, self.flush(agent_id)))
+
+    def health_check(self) -> Health:
+        """Whether both stores answer, how fast, and what is wrong in words. A server that is down raises nothing."""
+        from banshee_memory.tiering.report import health
+
+        return health(*self._open())
+
+    def stats(self) -> Stats:
+        """Both tiers at a glance."""
+        from banshee_memory.tiering.report import stats
+
+        return stats(self.settings, *self._open(), self._operations.residency.counters)
+
+    def migrate(self) -> list[str]:
+        """Brings the database up to this version's schema; gives the names of the migrations applied now."""
+        from banshee_memory.cold.migrate import migrate
+
+        return migrate(self._connections.urls()[1], self.settings)
+
+    def export(self, agent_id: UUID) -> Iterator[Line]:
+        """Everything both tiers have of an agent, as lines of the import format (flushes it first)."""
+        from banshee_memory.tiering.exporting import exported
+
+        self.flush(agent_id)
+        return exported(self, agent_id)
+
+    def import_(self, records: Iterable[Line], *, skip_expired: bool = False) -> ImportReport:
+        """Puts lines of the import format in, in their order. What is beyond retention is refused, or skipped."""
+        from banshee_memory.tiering.importing import imported
+
+        return imported(self, records, skip_expired=skip_expired)
+
+    def _open(self) -> tuple[HotStore, ColdStore]:
+        if self._tiers is None:
+            with self._lock:
+                if self._tiers is None:
+                    self._tiers = self._opened()
+        return self._tiers
+
+    def _opened(self) -> tuple[HotStore, ColdStore]:
+        from banshee_memory.cold.client import ColdStore
+        from banshee_memory.hot.client import HotStore
+
+        redis_url, database_url = self._connections.urls()
+        return HotStore(redis_url, self.settings), ColdStore(database_url, self.settings)
+
+    def _drain(self) -> Drain:
+        from banshee_memory.tiering.drain import Drain
+
+        return Drain(self.settings, *self._open())
+
+    def _run(self, operation: Operation[T]) -> T:
+        result = drive(operation.steps, *self._open())
+        if operation.flush is not None:
+            self.flush(operation.flush)
+        return result

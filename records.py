@@ -1,0 +1,368 @@
+"""What the stores take and give: events, messages, memories, sessions, reports. All frozen; times are UTC.
+
+Field names are the original's. `Json` is whatever JSON can say: None, bool, int, float, str, list, dict of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from uuid import UUID, uuid5
+
+import msgspec
+
+from banshee_memory.emotions import Emotion
+
+Json = Any
+R = TypeVar("R")
+Mode = Literal["add", "set"]
+EventMode = Literal["set", "add", "record"]
+Role = Literal["user", "assistant", "system", "function", "tool"]
+ROLES: tuple[Role, ...] = ("user", "assistant", "system", "function", "tool")
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    @property
+    def event_type(self) -> str:
+        """The name under which the event is counted and queried."""
+        return str(self.__struct_config__.tag)
+
+
+class TaskCompleted(_Event, frozen=True, kw_only=True, tag="task_completed"):
+    """A task ended. `difficulty` in [0, 1]; times in seconds."""
+
+    success: bool
+    difficulty: float
+    time_taken: float
+    expected_time: float
+
+
+class UserFeedback(_Event, frozen=True, kw_only=True, tag="user_feedback"):
+    """A person said what they think. `sentiment` in [-1, 1], `specificity` in [0, 1]."""
+
+    sentiment: float
+    specificity: float
+    is_constructive: bool
+
+
+class ToolCallFailed(_Event, frozen=True, kw_only=True, tag="tool_call_failed"):
+    """A tool did not do it. `error_severity` in [0, 1]."""
+
+    attempts: int
+    error_severity: float
+    is_critical: bool
+
+
+class GoalProgress(_Event, frozen=True, kw_only=True, tag="goal_progress"):
+    """A goal came nearer or went away. `progress_delta` in [-1, 1], `goal_importance` in [0, 1]."""
+
+    progress_delta: float
+    goal_importance: float
+    is_milestone: bool
+
+
+class SocialInteraction(_Event, frozen=True, kw_only=True, tag="social_interaction"):
+    """A meeting with another: collaboration, competition, recognition, criticism, support, conflict, …"""
+
+    interaction_type: str
+    outcome: float
+    peer_status: float
+
+
+class UnexpectedEvent(_Event, frozen=True, kw_only=True, tag="unexpected_event"):
+    """A surprise. `surprise_level` in [0, 1]."""
+
+    surprise_level: float
+    positive_outcome: bool
+    context: str
+
+
+class MemoryRecall(_Event, frozen=True, kw_only=True, tag="memory_recall"):
+    """Something came to mind. `memory_relevance` in [0, 1], `memory_age` in seconds."""
+
+    memory_relevance: float
+    emotional_content: float
+    memory_age: float
+
+
+class CustomEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="custom"):
+    """Anything else, under a name of the user's."""
+
+    event_type: str
+    data: Json = None
+
+
+EmotionalEvent = (
+    TaskCompleted
+    | UserFeedback
+    | ToolCallFailed
+    | GoalProgress
+    | SocialInteraction
+    | UnexpectedEvent
+    | MemoryRecall
+    | CustomEvent
+)
+
+
+class EmotionalEventRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as it went into history.
+
+    `resulting_emotions` is what the event named; valence, arousal and intensity are those of the whole state after
+    it, the deltas are against the state just before it.
+    """
+
+    id: UUID
+    agent_id: UUID
+    event_type: str
+    event: EmotionalEvent
+    resulting_emotions: dict[Emotion, float]
+    context_factors: Json
+    valence: float
+    arousal: float
+    intensity: float
+    valence_delta: float
+    arousal_delta: float
+    intensity_delta: float
+    occurred_at: datetime
+    created_at: datetime
+    session_id: UUID | None = None
+    mode: EventMode = "set"
+
+
+class TrendPoint(msgspec.Struct, frozen=True):
+    """Valence, arousal and intensity after an event, or their means over the `events` of a bucket."""
+
+    at: datetime
+    valence: float
+    arousal: float
+    intensity: float
+    events: int
+
+
+class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """The arguments of `save_message`, and `created_at` for imports (None: when Redis takes it)."""
+
+    role: str
+    content: str
+    metadata: Json = None
+    tokens_used: int | None = None
+    emotional_context: Mapping[Any, Any] | Literal["current"] | None = None
+    session_id: UUID | None = None
+    created_at: datetime | None = None
+
+
+class ConversationMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as it was said. `emotional_context` is what the agent felt then, if that was recorded."""
+
+    id: UUID
+    agent_id: UUID
+    role: str
+    content: str
+    metadata: Json
+    emotional_context: dict[str, Json] | None
+    tokens_used: int | None
+    session_id: UUID | None
+    created_at: datetime
+
+
+class ConversationStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Exact totals over everything the agent was ever part of, what retention dropped included."""
+
+    total_messages: int
+    user_messages: int
+    assistant_messages: int
+    by_role: dict[str, int]
+    total_tokens: int
+    first_message: datetime | None
+    last_message: datetime | None
+
+
+class MemoryRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A typed memory. `importance` in [0, 1]; `expires_at` None: never."""
+
+    id: UUID
+    agent_id: UUID
+    memory_type: str
+    key: str
+    data: Json
+    importance: float
+    access_count: int
+    last_accessed: datetime
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    tags: tuple[str, ...]
+
+
+class AgentSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of an agent's life, with what it felt at both ends and what happened between."""
+
+    id: UUID
+    agent_id: UUID
+    session_start: datetime
+    session_end: datetime | None
+    initial_emotional_state: dict[Emotion, float]
+    final_emotional_state: dict[Emotion, float] | None
+    total_messages: int
+    total_events: int
+    total_tokens_used: int
+    session_metadata: Json
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether both stores answer. Latencies in seconds, of one round trip; `problems` in words, empty when well."""
+
+    postgres_connected: bool
+    redis_connected: bool
+    postgres_version: str | None
+    redis_version: str | None
+    postgres_latency: float | None
+    redis_latency: float | None
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong."""
+        return not self.problems
+
+
+class FlushReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a flush carried to PostgreSQL. `duplicates` were there already (a flush that died before cleaning up)."""
+
+    messages: int = 0
+    events: int = 0
+    states: int = 0
+    memories: int = 0
+    duplicates: int = 0
+    expired: int = 0
+    """Older than retention, so dropped."""
+    poisoned: int = 0
+    """Moved to the dead letters."""
+    seconds: float = 0.0
+
+    def __add__(self, other: FlushReport) -> FlushReport:
+        names = self.__struct_fields__
+        return FlushReport(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    @property
+    def records(self) -> int:
+        """How many records reached PostgreSQL by this flush."""
+        return self.messages + self.events + self.states + self.memories
+
+
+class RehydrateReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was brought back into Redis; what was resident already is not counted."""
+
+    state: bool = False
+    messages: int = 0
+    events: int = 0
+    memories: int = 0
+
+
+class EvictReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What left Redis. `kept` are keys that became dirty again meanwhile."""
+
+    flushed: FlushReport
+    dropped: int
+    kept: int
+
+
+class Backlog(msgspec.Struct, frozen=True, kw_only=True):
+    """What is only in Redis. `oldest_age` in seconds, None when there is nothing."""
+
+    records: int
+    bytes: int
+    oldest_age: float | None
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """Both tiers at a glance. `agents_hot` is an estimate from `agents_hot_sample` sampled keys, not a count."""
+
+    agents_hot: int
+    agents_hot_sample: int
+    hit_ratio: float | None
+    """Of this client's read-through calls, the part that Redis answered; None before the first."""
+    backlog: Backlog
+    dead_letters: int
+    redis_used_memory: int
+    redis_max_memory: int
+    agents: int
+    rows: dict[str, int]
+    """Estimated rows of each table, from PostgreSQL's own statistics."""
+    partitions: dict[str, int]
+    database_bytes: int
+
+
+class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import put in."""
+
+    agents: int = 0
+    messages: int = 0
+    events: int = 0
+    states: int = 0
+    memories: int = 0
+    skipped: int = 0
+    """Older than retention, where the caller chose to skip those."""
+
+
+def memory_importance(memory_type: str, data: Json) -> float:
+    """The importance of a memory that was given none, in [0, 1].
+
+    0.5; by type +0.3 goal, +0.2 preference and personality, +0.1 skill, +0.05 fact and knowledge, −0.2 temp and cache;
+    plus min(fields/20, 0.2) for an object or min(words/100, 0.1) for text.
+    """
+    score = 0.5 + _TYPE_WEIGHT.get(memory_type, 0.0)
+    if isinstance(data, Mapping):
+        score += min(len(data) / 20, 0.2)
+    elif isinstance(data, str):
+        score += min(len(data.split()) / 100, 0.1)
+    return min(max(score, 0.0), 1.0)
+
+
+_TYPE_WEIGHT = {
+    "goal": 0.3,
+    "preference": 0.2,
+    "personality": 0.2,
+    "skill": 0.1,
+    "fact": 0.05,
+    "knowledge": 0.05,
+    "temp": -0.2,
+    "cache": -0.2,
+}
+
+MEMORY_TYPES = (
+    "goal",
+    "preference",
+    "personality",
+    "skill",
+    "fact",
+    "knowledge",
+    "experience",
+    "relationship",
+    "context",
+    "temp",
+    "cache",
+)
+
+Messages = Sequence[NewMessage]
+
+
+class Placed(NamedTuple, Generic[R]):
+    """A message or event with its place in the agent's history: (at_us, stamp) orders it, in both tiers."""
+
+    at_us: int
+    stamp: int
+    record: R
+
+
+class StoredMemory(msgspec.Struct, frozen=True):
+    """A memory with the stamp of its last replacement; `record` None: it was deleted then."""
+
+    stamp: int
+    record: MemoryRecord | None
+
+
+def memory_id(agent_id: UUID, memory_type: str, key: str) -> UUID:
+    """The id of the memory with this name: derived (UUIDv5), so that a replacement keeps it without a look-up."""
+    return uuid5(agent_id, f"{memory_type}\0{key}")

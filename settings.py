@@ -1,0 +1,134 @@
+"""Where the two servers are and how the tiers behave: one frozen value, from arguments and the environment."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from banshee_memory.errors import ConfigurationError
+
+
+class Durability(enum.StrEnum):
+    """How safe a write is when its call returns."""
+
+    HOT = "hot"
+    """Redis has it; what a crash of Redis can lose is said by its own append-only settings."""
+    SYNCED = "synced"
+    """It is on Redis's disk (WAITAOF)."""
+    REPLICATED = "replicated"
+    """`Settings.replicas` replicas of Redis have it (WAIT)."""
+    COLD = "cold"
+    """It is committed in PostgreSQL."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that can be chosen. Times are in seconds, sizes in bytes (of UTF-8 where it is text)."""
+
+    redis_password: str | None = None
+    data_dir: Path | None = None
+    """Where the embedded servers keep their data; None: BANSHEE_DATA_DIR or the platform's user data folder."""
+    db_min_connections: int = 1
+    db_max_connections: int = 10
+    connect_timeout: float = 5.0
+    call_timeout: float = 5.0
+    """How long one call to either store may take before the store counts as unavailable."""
+
+    shards: int = 64
+    """Fixed when a store is first used; another number is refused afterwards."""
+    durability: Durability = Durability.HOT
+    durability_timeout: float = 5.0
+    replicas: int = 1
+
+    flush_after: float = 1.0
+    """How old a record may get before the daemon carries it to PostgreSQL."""
+    flush_batch: int = 5_000
+    """Log entries of one flush transaction, over all its shards."""
+    flush_timeout: float = 60.0
+    """How long `flush()` waits, in all, for shards that someone else is flushing and for its own work."""
+    hot_ttl: float = 3_600.0
+    """How long a clean key stays in Redis after its last use."""
+    lease_ttl: float = 10.0
+    """How long a rehydration may take before its offer is refused."""
+    message_cap: int = 50
+    """Flushed messages an agent keeps in Redis."""
+    event_cap: int = 100
+    """Flushed emotional events an agent keeps in Redis."""
+
+    message_retention_days: int | None = 90
+    event_retention_days: int | None = 30
+    partitions_ahead: int = 4
+    """Partitions of each table that exist before they are needed (weeks of messages, days of events)."""
+    search_language: str = "english"
+
+    max_content_bytes: int = 1_000_000
+    max_json_bytes: int = 1_000_000
+    max_json_depth: int = 32
+    max_key_bytes: int = 512
+    max_batch: int = 1_000
+    """Messages in one `save_messages`."""
+
+    def __post_init__(self) -> None:
+        for name in ("shards", "flush_batch", "message_cap", "event_cap", "max_batch", "db_max_connections"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"Settings.{name} must be at least 1, not {getattr(self, name)}")
+        for name in (
+            "flush_after",
+            "hot_ttl",
+            "lease_ttl",
+            "call_timeout",
+            "connect_timeout",
+            "flush_timeout",
+        ):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"Settings.{name} must be positive, not {getattr(self, name)}")
+        if self.shards > 16_384:
+            raise ConfigurationError("Settings.shards must be at most 16384, the number of Redis slots")
+        if self.db_min_connections > self.db_max_connections:
+            raise ConfigurationError("DB_MIN_CONNECTIONS is greater than DB_MAX_CONNECTIONS")
+
+
+class Urls(msgspec.Struct, frozen=True):
+    """Where the servers are. None: nobody said, so the embedded server is meant."""
+
+    redis: str | None
+    database: str | None
+
+
+def urls_from(redis_url: str | None, database_url: str | None, environ: Mapping[str, str] = os.environ) -> Urls:
+    """The arguments, else REDIS_URL and DATABASE_URL.
+
+    Naming only one of the two is an error: an embedded server beside a named one is never what was meant.
+    """
+    redis = redis_url or environ.get("REDIS_URL") or None
+    database = database_url or environ.get("DATABASE_URL") or None
+    if (redis is None) != (database is None):
+        named, missing = ("REDIS_URL", "DATABASE_URL") if redis else ("DATABASE_URL", "REDIS_URL")
+        raise ConfigurationError(
+            f"{named} is set but {missing} is not: set both, or neither to use the embedded servers"
+        )
+    return Urls(redis, database)
+
+
+def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The defaults, with REDIS_PASSWORD, DB_MIN_CONNECTIONS, DB_MAX_CONNECTIONS and BANSHEE_DATA_DIR applied."""
+    data_dir = environ.get("BANSHEE_DATA_DIR")
+    most = _whole(environ, "DB_MAX_CONNECTIONS", 10)
+    return Settings(
+        redis_password=environ.get("REDIS_PASSWORD") or None,
+        data_dir=Path(data_dir) if data_dir else None,
+        db_min_connections=_whole(environ, "DB_MIN_CONNECTIONS", min(1, most)),
+        db_max_connections=most,
+    )
+
+
+def _whole(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name)
+    if not text:
+        return default
+    if not text.isdecimal():
+        raise ConfigurationError(f"{name} must be a whole number, not {text!r}")
+    return int(text)

@@ -1,0 +1,63 @@
+"""Stamps: the order in which a shard accepted its writes; and the ids that carry their time.
+
+A stamp is the id that Redis gave the write's entry in the shard's log, `<ms>-<seq>`, as one integer:
+`ms << 16 | seq`. It grows strictly for the shard, also when the server's clock steps back, and it fits an int8.
+The Lua library keeps `seq` under 2^16 (see `lua/library.lua`).
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_VERSION_7 = 0x7 << 76
+_SEQ = 0xFFFF
+
+
+def stamp_of(entry_id: bytes | str) -> int:
+    """`b"1700000000000-3"` as a stamp."""
+    text = entry_id.decode() if isinstance(entry_id, bytes) else entry_id
+    ms, _, seq = text.partition("-")
+    return int(ms) << 16 | int(seq)
+
+
+def entry_id_of(stamp: int) -> str:
+    """The id in the log of the entry with this stamp."""
+    return f"{stamp >> 16}-{stamp & _SEQ}"
+
+
+def stamp_us(stamp: int) -> int:
+    """When the shard accepted it: microseconds since the epoch, in steps of a millisecond."""
+    return (stamp >> 16) * 1_000
+
+
+def fresh_nonce() -> bytes:
+    """Eight random bytes: what makes the id of a record unique whatever the servers' clocks do."""
+    return os.urandom(8)
+
+
+def record_id(stamp: int, nonce: bytes, at_us: int) -> UUID:
+    """The UUIDv7 (RFC 9562) of a message or event: its own time, twelve bits of its stamp's seq, 62 random bits.
+
+    It is derived, not stored, so both tiers and any client that knows stamp and nonce agree on it.
+    """
+    tail = int.from_bytes(nonce, "big") & ((1 << 62) - 1) | (0b10 << 62)
+    return UUID(int=(at_us // 1_000) << 80 | _VERSION_7 | (stamp & 0xFFF) << 64 | tail)
+
+
+def id_span(record: UUID) -> tuple[datetime, datetime]:
+    """The half-open millisecond in which the record with this id lies: what a query needs to prune partitions."""
+    start = from_us((record.int >> 80) * 1_000)
+    return start, start + timedelta(milliseconds=1)
+
+
+def to_us(at: datetime) -> int:
+    """Whole microseconds since the epoch, exactly."""
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def from_us(us: int | float) -> datetime:
+    """The UTC time of that many microseconds since the epoch."""
+    return EPOCH + timedelta(microseconds=int(us))

@@ -1,0 +1,40 @@
+"""Fixtures for every test: two servers for the session, and an environment without the user's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import USERS_VARIABLES, Urls, servers
+
+
+def pytest_configure() -> None:
+    for name in USERS_VARIABLES:
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_data_dir(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What starts embedded servers without naming a directory gets this one, never the user's."""
+    os.environ["BANSHEE_DATA_DIR"] = str(tmp_path_factory.mktemp("default data"))
+
+
+@pytest.fixture(scope="session")
+def server_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Urls]:
+    """Both servers, from where `tests.servers` says, running until the session ends."""
+    with servers(tmp_path_factory.mktemp("servers")) as urls:
+        yield urls
+
+
+@pytest.fixture(scope="session")
+def redis_url(server_urls: Urls) -> str:
+    """A Redis 7 or newer (or Valkey) that holds nothing but what tests put in."""
+    return server_urls.redis
+
+
+@pytest.fixture(scope="session")
+def database_url(server_urls: Urls) -> str:
+    """A PostgreSQL 15 or newer, with a database that holds nothing but what tests put in."""
+    return server_urls.database

@@ -1,0 +1,1 @@
+"""What touches both tiers: reads that fall through, the flush, rehydration, eviction, retention, and the daemon."""

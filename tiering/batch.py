@@ -1,0 +1,174 @@
+"""What one flush transaction carries: log entries and current values of some shards, decoded, and what is wrong with
+some of them. It knows how to be written (rows) and how to be forgotten (settlements)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+from uuid import UUID
+
+from banshee_memory.cold.staging import Batch, EventRow, MemoryRow, MessageRow, StateRow
+from banshee_memory.errors import BansheeError, ConfigurationError
+from banshee_memory.hot import wire
+from banshee_memory.hot.calls import Entry, Settlement
+from banshee_memory.hot.keys import AgentKeys, ShardKeys, agent_keys, member_of, member_parts
+from banshee_memory.records import StoredMemory
+from banshee_memory.settings import Settings
+from banshee_memory.stamps import to_us
+from banshee_memory.validation import unstorable
+
+T = TypeVar("T")
+DAY_US = 86_400_000_000
+Member = tuple[UUID, str]
+Row = MessageRow | EventRow | StateRow | MemoryRow
+
+
+@dataclass(slots=True)
+class Load:
+    """One shard's part: the entries read from the head of its log, and what became of each."""
+
+    keys: ShardKeys
+    entries: list[Entry]
+    accessed: list[Member]
+    settings: Settings
+    most: int
+    states: set[UUID] = field(default_factory=set)
+    members: set[Member] = field(default_factory=set)
+    messages: set[UUID] = field(default_factory=set)
+    events: set[UUID] = field(default_factory=set)
+    dead: dict[bytes, str] = field(default_factory=dict)
+    expired: int = 0
+    by_stamp: dict[int, Entry] = field(default_factory=dict)
+    values: dict[Member, bytes] = field(default_factory=dict)
+    stamps: dict[UUID, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.members.update(self.accessed)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether more memories were read by agents than one transaction carries."""
+        return len(self.accessed) >= self.most
+
+    def sort_into(self, batch: Batch, now_us: int) -> None:
+        """Decodes the entries: rows into the batch, current values to be read, the rest to the dead letters."""
+        for entry in self.entries:
+            try:
+                self._sort(entry, batch, now_us)
+            except (wire.Undecodable, ValueError, IndexError) as exc:
+                self.dead[entry.id] = str(exc)[:500]
+
+    def _sort(self, entry: Entry, batch: Batch, now_us: int) -> None:
+        agent = entry.agent
+        element = wire.element_of(entry.stamp, entry.payload)
+        self.by_stamp[entry.stamp] = entry
+        match entry.kind:
+            case "M":
+                self.messages.add(agent)
+                message = wire.message_of(agent, element)
+                self._refuse(unstorable(message.record.role, message.record.content))
+                if self._is_kept(message.at_us, self.settings.message_retention_days, now_us):
+                    batch.messages.append(MessageRow.of(message))
+            case "E":
+                self.events.add(agent)
+                event = wire.event_of(agent, element)
+                if event.placed.record.mode != "record":
+                    self.states.add(agent)
+                if self._is_kept(event.placed.at_us, self.settings.event_retention_days, now_us):
+                    batch.events.append(EventRow.of(event.placed, event.after))
+            case "S":
+                self.states.add(agent)
+            case "V":
+                self.members.add((agent, entry.payload.decode()))
+            case kind:
+                raise wire.Undecodable(f"kind {kind!r} is unknown")
+
+    def _refuse(self, reason: str | None) -> None:
+        if reason:
+            raise wire.Undecodable(reason)
+
+    def _is_kept(self, at_us: int, days: int | None, now_us: int) -> bool:
+        kept = days is None or at_us >= now_us - days * DAY_US
+        self.expired += not kept
+        return kept
+
+    def add_state(self, agent: UUID, flat: list[bytes] | BansheeError, batch: Batch) -> None:
+        """The state of an agent as its hash holds it now, which may be newer than the entry that named it."""
+        try:
+            stored = wire.state_of(_present(flat))
+        except wire.Undecodable as exc:
+            self._bury("S", agent, b"", str(exc))
+            return
+        if stored is not None:
+            self.stamps[agent] = stored.stamp
+            batch.states.append(StateRow.of(agent, stored))
+
+    def add_memory(self, member: Member, raw: bytes | BansheeError | None, batch: Batch, now_us: int) -> None:
+        """A memory as its key holds it now. One that expired before it was cold goes in as a deletion."""
+        agent, name = member
+        try:
+            raw = _present(raw)
+            if raw is None or raw[:1] == b"L" or raw == wire.memory_bytes(None):
+                return
+            stored = wire.memory_of(agent, name, raw)
+        except wire.Undecodable as exc:
+            self._bury("V", agent, name.encode(), str(exc))
+            return
+        record = stored.record
+        if record is not None and record.expires_at is not None and to_us(record.expires_at) <= now_us:
+            stored = StoredMemory(stored.stamp, None)
+        self.values[member] = raw
+        batch.memories.append(MemoryRow.of(agent, *member_parts(name), stored))
+
+    def bury(self, row: Row, reason: str) -> None:
+        """Makes a dead letter of what PostgreSQL refused."""
+        if isinstance(row, MemoryRow):
+            name = member_of(row.memory_type, row.key)
+            self.values.pop((row.agent_id, name), None)
+            self._bury("V", row.agent_id, name.encode(), reason)
+        elif isinstance(row, StateRow):
+            self.stamps.pop(row.agent_id, None)
+            self._bury("S", row.agent_id, b"", reason)
+        elif row.stamp in self.by_stamp:
+            self.dead[self.by_stamp[row.stamp].id] = reason
+
+    def _bury(self, kind: str, agent: UUID, payload: bytes, reason: str) -> None:
+        for entry in self.by_stamp.values():
+            if (entry.kind, entry.agent, entry.payload) == (kind, agent, payload):
+                self.dead[entry.id] = reason
+
+    def settlement(self) -> Settlement:
+        """What mark-clean must do about the keys that were carried."""
+        settlement, settings = Settlement(), self.settings
+        for entry in self.entries:
+            if entry.id in self.dead and entry.stamp in self.by_stamp and entry.kind in "ME":
+                keys = self._keys(entry.agent)
+                key = keys.messages if entry.kind == "M" else keys.events
+                settlement.poison(key, wire.element_of(entry.stamp, entry.payload))
+        for agent in self.messages:
+            settlement.history(self._keys(agent).messages, settings.message_cap)
+        for agent in self.events:
+            settlement.history(self._keys(agent).events, settings.event_cap)
+        for agent, stamp in self.stamps.items():
+            settlement.state(self._keys(agent), stamp)
+        for (agent, name), raw in self.values.items():
+            settlement.memory(self._keys(agent), name, raw)
+        return settlement
+
+    def _keys(self, agent: UUID) -> AgentKeys:
+        return agent_keys(agent, self.settings.shards)
+
+
+def _present(reply: T | BansheeError) -> T:
+    """A key that somebody broke (another type) is one bad record, and stops nothing."""
+    if isinstance(reply, ConfigurationError):
+        raise wire.Undecodable(str(reply))
+    if isinstance(reply, BansheeError):
+        raise reply
+    return reply
+
+
+def loads_by_shard(loads: Iterable[Load]) -> dict[int, Load]:
+    """The loads under the numbers of their shards."""
+    return {load.keys.shard: load for load in loads}

@@ -1,0 +1,99 @@
+"""Search, totals and trends over both tiers: what is still only in Redis counts as much as what is cold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from banshee_memory.cold import reads
+from banshee_memory.hot import calls
+from banshee_memory.hot.keys import AgentKeys
+from banshee_memory.records import (
+    ROLES,
+    ConversationMessage,
+    ConversationStats,
+    EmotionalEventRecord,
+    Placed,
+    TrendPoint,
+)
+from banshee_memory.settings import Durability
+from banshee_memory.stamps import EPOCH
+from banshee_memory.tiering import histories, states
+from banshee_memory.tiering.histories import EVENTS, MESSAGES
+from banshee_memory.tiering.residency import Residency, insist
+from banshee_memory.tiering.steps import Steps
+
+_MOST_EVENTS = 100_000
+
+
+def append(
+    residency: Residency,
+    keys: AgentKeys,
+    messages: Sequence[tuple[int | None, bool, bytes]],
+    level: Durability,
+) -> Steps[list[tuple[int, int]]]:
+    """Appends messages, all or none; gives the place of each. What the agent feels must be resident if it is asked."""
+    call = calls.append_messages(keys, messages)
+    places = yield from insist(call, lambda: states.rehydrate(residency, keys), level)
+    return places  # type: ignore[no-any-return]
+
+
+def search(residency: Residency, keys: AgentKeys, query: str, limit: int) -> Steps[list[ConversationMessage]]:
+    """Best match first. The texts in Redis go along with the query, so that one language rule judges all."""
+    hot = yield from histories.resident(MESSAGES, residency, keys)
+    texts = [(placed.record.id, placed.record.content) for placed in hot]
+    found = yield reads.search(keys.agent, query, limit, residency.settings.search_language, texts)
+    by_id = {placed.record.id: placed.record for placed in hot}
+    return [placed.record if placed else by_id[message_id] for message_id, placed in found]
+
+
+def totals(residency: Residency, keys: AgentKeys) -> Steps[ConversationStats]:
+    """PostgreSQL's totals, and what is stamped after the last that they count."""
+    hot = yield from histories.resident(MESSAGES, residency, keys)
+    cold = yield reads.totals_of(keys.agent)
+    return added(cold.stats, [placed for placed in hot if placed.stamp > cold.flushed_stamp])
+
+
+def added(stats: ConversationStats, fresh: Sequence[Placed[ConversationMessage]]) -> ConversationStats:
+    """Totals with these messages counted in."""
+    roles = Counter(stats.by_role)
+    roles.update(placed.record.role for placed in fresh)
+    times = [t for t in (stats.first_message, stats.last_message, *(p.record.created_at for p in fresh)) if t]
+    return ConversationStats(
+        total_messages=stats.total_messages + len(fresh),
+        user_messages=roles["user"],
+        assistant_messages=roles["assistant"],
+        by_role={role: roles[role] for role in ROLES},
+        total_tokens=stats.total_tokens + sum(p.record.tokens_used or 0 for p in fresh),
+        first_message=min(times, default=None),
+        last_message=max(times, default=None),
+    )
+
+
+def trends(residency: Residency, keys: AgentKeys, hours: float, bucket: timedelta | None) -> Steps[list[TrendPoint]]:
+    """What was felt after each event of the last hours, oldest first, or the means of each bucket."""
+    since_us = (yield calls.now()) - int(hours * 3_600_000_000)
+    hot = yield from histories.resident(EVENTS, residency, keys)
+    cold = yield reads.event_page(keys.agent, _MOST_EVENTS, None, since_us)
+    events = [p.record for p in histories.merged(cold, hot) if p.at_us >= since_us]
+    if bucket is None:
+        return [TrendPoint(e.occurred_at, e.valence, e.arousal, e.intensity, 1) for e in events]
+    return bucketed(events, bucket)
+
+
+def bucketed(events: Sequence[EmotionalEventRecord], bucket: timedelta) -> list[TrendPoint]:
+    """The means over each bucket that has events; buckets are counted from 1970, as `date_bin` would."""
+    bins: dict[datetime, list[EmotionalEventRecord]] = {}
+    for event in events:
+        bins.setdefault(EPOCH + (event.occurred_at - EPOCH) // bucket * bucket, []).append(event)
+    return [
+        TrendPoint(
+            at,
+            sum(e.valence for e in held) / len(held),
+            sum(e.arousal for e in held) / len(held),
+            sum(e.intensity for e in held) / len(held),
+            len(held),
+        )
+        for at, held in bins.items()
+    ]

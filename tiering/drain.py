@@ -1,0 +1,155 @@
+"""The flush: carries what is only in Redis to PostgreSQL, exactly once, whoever dies whenever.
+
+1. Lock the rows of the shards in PostgreSQL (one transaction, in order; a daemon skips what another holds).
+2. Only then read each shard's log from its head, and the current values that it names.
+3. Write all of it, each record under a key that makes a second time nothing; commit.
+4. Tell Redis to forget just that part of the log, compared by content, and to let clean keys go.
+Dying before 3 ends leaves everything as it was; dying before 4 makes the next flush find what is there already.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from banshee_memory.cold.client import ColdStore
+from banshee_memory.cold.drain import Batch, Written
+from banshee_memory.errors import ColdStoreUnavailable
+from banshee_memory.hot import calls
+from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.keys import agent_keys, shard_keys, shard_of
+from banshee_memory.records import FlushReport
+from banshee_memory.settings import Settings
+from banshee_memory.tiering.batch import Load, loads_by_shard
+
+_SHARD_ENTRIES = 1_000
+"""The longest part of one log that mark-clean compares at once: Redis does nothing else meanwhile."""
+_BATCH_BYTES = 64_000_000
+
+
+class Drain:
+    """Flushes shards. One for a thread; any number of them, in any number of processes, beside each other."""
+
+    def __init__(self, settings: Settings, hot: HotStore, cold: ColdStore) -> None:
+        self._settings = settings
+        self._hot = hot
+        self._cold = cold
+        self._entry_bytes = 300.0
+
+    def flush(self, agent_id: UUID | None = None) -> FlushReport:
+        """Carries everything that was acknowledged before this call; waits for others that flush the same shards.
+
+        ColdStoreUnavailable if that takes longer than `Settings.flush_timeout`; what was carried until then is safe.
+        """
+        shards = self.waiting() if agent_id is None else [shard_of(agent_id, self._settings.shards)]
+        targets = self._newest(shards)
+        deadline = time.monotonic() + self._settings.flush_timeout
+        report, started = FlushReport(), time.monotonic()
+        while shards:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ColdStoreUnavailable(
+                    f"The flush did not end within {self._settings.flush_timeout:g} s (Settings.flush_timeout): "
+                    f"{report.records} records are carried, {len(shards)} shards are left. Call it again."
+                )
+            part, loads = self.carry(shards, wait=left)
+            report += part
+            shards = [s for s in shards if self._is_behind(loads.get(s), targets[s])]
+        return report + FlushReport(seconds=time.monotonic() - started)
+
+    def sweep(self) -> FlushReport:
+        """One pass over all that waits, leaving out the shards that somebody else is flushing."""
+        started = time.monotonic()
+        shards = self.waiting()
+        if not shards:
+            return FlushReport()
+        report, _ = self.carry(shards, wait=None)
+        return report + FlushReport(seconds=time.monotonic() - started)
+
+    def waiting(self) -> list[int]:
+        """The shards that have something to carry."""
+        numbers = range(self._settings.shards)
+        every = [shard_keys(number) for number in numbers]
+        lengths = self._hot.run_all([calls.log_length(keys) for keys in every])
+        counts = self._hot.run_all([calls.accesses_waiting(keys) for keys in every])
+        return [n for n, entries, accesses in zip(numbers, lengths, counts, strict=True) if entries or accesses]
+
+    def carry(self, shards: Sequence[int], wait: float | None) -> tuple[FlushReport, Mapping[int, Load]]:
+        """One transaction over these shards, and the marking clean after it."""
+        batch = Batch()
+        with self._cold.drain(shards, wait) as transaction:
+            loads = self._read(list(transaction.held), batch)
+            written = transaction.write(batch)
+            for row, reason in written.poison:
+                loads[shard_of(row.agent_id, self._settings.shards)].bury(row, reason)
+            transaction.advance({shard: load.entries[-1].stamp for shard, load in loads.items() if load.entries})
+        self._mark_clean(loads)
+        return _report(written, loads), loads
+
+    def _read(self, shards: Sequence[int], batch: Batch) -> Mapping[int, Load]:
+        """What these shards have, from the heads of their logs: never from a watermark, below which a promoted replica
+        can hold entries that nobody flushed."""
+        keys = [shard_keys(shard) for shard in shards]
+        count = self._entries_a_shard(len(shards))
+        heads = self._hot.run_all([calls.log_head(k, count) for k in keys])
+        accessed = self._hot.run_all([calls.accessed(k, count) for k in keys])
+        loads = [Load(*part, self._settings, count) for part in zip(keys, heads, accessed, strict=True)]
+        self._learn_size(loads)
+        now_us = self._hot.run(calls.now())
+        for load in loads:
+            load.sort_into(batch, now_us)
+        self._read_values(loads, batch, now_us)
+        return loads_by_shard(loads)
+
+    def _read_values(self, loads: Sequence[Load], batch: Batch, now_us: int) -> None:
+        states = [(load, agent) for load in loads for agent in load.states]
+        members = [(load, member) for load in loads for member in load.members]
+        shards = self._settings.shards
+        hashes = self._hot.try_all([calls.state_hash(agent_keys(agent, shards)) for _, agent in states])
+        values = self._hot.try_all([calls.memory_bytes(agent_keys(a, shards), name) for _, (a, name) in members])
+        for (load, agent), flat in zip(states, hashes, strict=True):
+            load.add_state(agent, flat, batch)
+        for (load, member), raw in zip(members, values, strict=True):
+            load.add_memory(member, raw, batch, now_us)
+
+    def _entries_a_shard(self, shards: int) -> int:
+        most = min(self._settings.flush_batch, _BATCH_BYTES / self._entry_bytes) / max(shards, 1)
+        return min(max(int(most), 1), _SHARD_ENTRIES)
+
+    def _learn_size(self, loads: Sequence[Load]) -> None:
+        entries = [entry for load in loads for entry in load.entries]
+        if entries:
+            self._entry_bytes = max(sum(entry.size for entry in entries) / len(entries), 1.0)
+
+    def _mark_clean(self, loads: Mapping[int, Load]) -> None:
+        # A log that is not what was read (CHANGED) was trimmed by another flush, or is another server's after a
+        # failover: nothing is done to it, and the next pass reads it again.
+        self._hot.run_all(
+            [
+                calls.mark_clean(load.keys, load.entries, load.settlement(), self._settings.hot_ttl, load.dead)
+                for load in loads.values()
+                if load.entries or load.values
+            ]
+        )
+
+    def _newest(self, shards: Sequence[int]) -> dict[int, int]:
+        tails = self._hot.run_all([calls.log_tail(shard_keys(shard)) for shard in shards])
+        return {shard: tail[0].stamp if tail else 0 for shard, tail in zip(shards, tails, strict=True)}
+
+    def _is_behind(self, load: Load | None, target: int) -> bool:
+        if load is None:
+            return True
+        return (bool(load.entries) and load.entries[-1].stamp < target) or load.is_cut_short
+
+
+def _report(written: Written, loads: Mapping[int, Load]) -> FlushReport:
+    return FlushReport(
+        messages=written.messages,
+        events=written.events,
+        states=written.states,
+        memories=written.memories,
+        duplicates=written.duplicates,
+        expired=sum(load.expired for load in loads.values()),
+        poisoned=sum(len(load.dead) for load in loads.values()),
+    )

@@ -1,0 +1,157 @@
+"""Messages and events, wherever each of them is: the newest, those before one, those since a time.
+
+A two-tier read takes from Redis first and from PostgreSQL second: what is flushed in between is then seen twice, and
+made one by its id. In the other order it would be missed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from banshee_memory.cold import reads
+from banshee_memory.cold.reads import Query
+from banshee_memory.errors import HotStoreFull, InvalidInput
+from banshee_memory.hot import calls, wire
+from banshee_memory.hot.keys import AgentKeys
+from banshee_memory.records import ConversationMessage, EmotionalEventRecord, Placed
+from banshee_memory.tiering.residency import Residency
+from banshee_memory.tiering.steps import Steps
+
+R = TypeVar("R", ConversationMessage, EmotionalEventRecord)
+Place = tuple[float, int]
+BEGINNING: Place = (0.0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[R]):
+    """One of the two histories of an agent: where it is and how it is read."""
+
+    key: Callable[[AgentKeys], str]
+    cap: Callable[[Residency], int]
+    decode: Callable[[UUID, bytes], Placed[R]]
+    encode: Callable[[Placed[R]], bytes]
+    page: Callable[[UUID, int, tuple[int, int] | None], Query[list[Placed[R]]]]
+
+
+MESSAGES: Kind[ConversationMessage] = Kind(
+    key=lambda keys: keys.messages,
+    cap=lambda residency: residency.settings.message_cap,
+    decode=wire.message_of,
+    encode=wire.message_element,
+    page=reads.message_page,
+)
+EVENTS: Kind[EmotionalEventRecord] = Kind(
+    key=lambda keys: keys.events,
+    cap=lambda residency: residency.settings.event_cap,
+    decode=lambda agent, element: wire.event_of(agent, element).placed,
+    encode=wire.event_element,
+    page=reads.event_page,
+)
+
+
+def newest(kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int) -> Steps[list[R]]:
+    """The newest `limit`, oldest first."""
+    history = calls.end_of((yield calls.history_end(kind.key(keys), limit)))
+    hot = _read(kind, residency, keys, history.elements)
+    if _reaches(history.header, hot, limit):
+        yield from residency.hit(kind.key(keys))
+        return _records(hot)
+    residency.counters.misses += 1
+    return (yield from _through(kind, residency, keys, limit))
+
+
+def _reaches(header: wire.Header | None, hot: Sequence[Placed[R]], limit: int) -> bool:
+    """Whether the newest `limit` are all among these."""
+    if header is None:
+        return False
+    if len(hot) >= limit:
+        return not hot or header.covers(hot[-limit].at_us, hot[-limit].stamp)
+    return header.covers(*BEGINNING)
+
+
+def _through(kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int) -> Steps[list[R]]:
+    hot, cold = yield from _both(kind, residency, keys, max(limit, kind.cap(residency)))
+    return _records(merged(cold, hot)[-limit:])
+
+
+def rehydrate(kind: Kind[R], residency: Residency, keys: AgentKeys) -> Steps[int]:
+    """Brings the newest in, as many as Redis keeps; gives how many of them were not there."""
+    history = calls.end_of((yield calls.history_end(kind.key(keys), kind.cap(residency))))
+    resident = _read(kind, residency, keys, history.elements)
+    if _reaches(history.header, resident, kind.cap(residency)):
+        return 0
+    hot, cold = yield from _both(kind, residency, keys, kind.cap(residency))
+    known = {p.record.id for p in hot}
+    return sum(p.record.id not in known for p in cold)
+
+
+def _both(
+    kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int
+) -> Steps[tuple[list[Placed[R]], list[Placed[R]]]]:
+    """The list as it stands, and PostgreSQL's newest `limit`, which are offered to it on the way."""
+    history = yield from _leased(kind, residency, keys)
+    hot = _read(kind, residency, keys, history.elements)
+    cold = yield kind.page(keys.agent, limit, None)
+    if history.header is not None:
+        cap = kind.cap(residency)
+        offered = cold[-cap:]
+        whole = len(cold) < limit and len(offered) == len(cold)
+        start = BEGINNING if whole or not offered else (offered[0].at_us, offered[0].stamp)
+        elements = [kind.encode(placed) for placed in offered]
+        with suppress(HotStoreFull):  # the answer is complete without it
+            yield calls.offer_history(kind.key(keys), history.header, residency.settings.hot_ttl, start, elements)
+    return hot, cold
+
+
+def _leased(kind: Kind[R], residency: Residency, keys: AgentKeys) -> Steps[wire.History]:
+    """The whole list. One that is not resident is begun, empty, so that there is something to offer to."""
+    try:
+        history = yield calls.lease_history(kind.key(keys), os.urandom(8), residency.settings.lease_ttl)
+    except HotStoreFull:
+        history = yield calls.whole_history(kind.key(keys))
+    return history  # type: ignore[no-any-return]
+
+
+def before(kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int, cursor: UUID) -> Steps[list[R]]:
+    """The newest `limit` of those before the one with this id, oldest first."""
+    history = yield calls.whole_history(kind.key(keys))
+    hot = _read(kind, residency, keys, history.elements)
+    found = next((placed for placed in hot if placed.record.id == cursor), None)
+    if found is None:
+        found = yield reads.message_place(keys.agent, cursor)
+    if found is None:
+        raise InvalidInput("before", f"the agent has no message {cursor}")
+    place = (found.at_us, found.stamp)
+    older = [placed for placed in hot if (placed.at_us, placed.stamp) < place]
+    if _reaches(history.header, older, limit):
+        residency.counters.hits += 1
+        return _records(older[-limit:])
+    residency.counters.misses += 1
+    cold = yield kind.page(keys.agent, limit, place)
+    return _records(merged(cold, older)[-limit:])
+
+
+def resident(kind: Kind[R], residency: Residency, keys: AgentKeys) -> Steps[list[Placed[R]]]:
+    """All that is in Redis, which includes all that is nowhere else."""
+    history = yield calls.whole_history(kind.key(keys))
+    return _read(kind, residency, keys, history.elements)
+
+
+def merged(cold: Iterable[Placed[R]], hot: Iterable[Placed[R]]) -> list[Placed[R]]:
+    """Both, in order of place, each once; of two with one id the hot one."""
+    by_id = {placed.record.id: placed for placed in cold}
+    by_id.update({placed.record.id: placed for placed in hot})
+    return sorted(by_id.values(), key=lambda placed: (placed.at_us, placed.stamp))
+
+
+def _read(kind: Kind[R], residency: Residency, keys: AgentKeys, elements: Iterable[bytes]) -> list[Placed[R]]:
+    return residency.readable(lambda element: kind.decode(keys.agent, element), elements)
+
+
+def _records(placed: Iterable[Placed[R]]) -> list[Any]:
+    return [p.record for p in placed]

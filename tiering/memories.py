@@ -1,0 +1,140 @@
+"""What an agent knows, wherever it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from banshee_memory.cold import reads
+from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
+from banshee_memory.hot import calls, wire
+from banshee_memory.hot.calls import MISS, RESIDENT
+from banshee_memory.hot.keys import AgentKeys, member_of, member_parts
+from banshee_memory.records import MemoryRecord, StoredMemory, memory_id
+from banshee_memory.settings import Durability
+from banshee_memory.stamps import to_us
+from banshee_memory.tiering.residency import Residency, insist
+from banshee_memory.tiering.steps import Steps, write
+
+
+def store(
+    residency: Residency,
+    keys: AgentKeys,
+    memory_type: str,
+    key: str,
+    body: bytes,
+    ttl: float | None,
+    level: Durability,
+) -> Steps[MemoryRecord]:
+    """Stores or replaces. A replaced memory keeps its creation time and access count, so it must be resident; while
+    PostgreSQL is away, one that is not is stored as new."""
+
+    def call(blind: bool) -> calls.Call[Any]:
+        return calls.store_memory(keys, memory_type, key, body, ttl, blind=blind)
+
+    try:
+        stored = yield from insist(call(False), lambda: rehydrate(residency, keys, memory_type, key), level)
+    except ColdStoreUnavailable:
+        stored = yield write(call(True), level)
+    return stored.record  # type: ignore[no-any-return]
+
+
+def read(
+    residency: Residency, keys: AgentKeys, memory_type: str, key: str, *, counted: bool
+) -> Steps[MemoryRecord | None]:
+    """A memory; `counted` as an access, unless Redis is too full to count."""
+    look = calls.get_memory(keys, memory_type, key)
+    call = calls.retrieve_memory(keys, memory_type, key) if counted else look
+    stored = yield from _uncounted_if_full(call, look)
+    if stored is not MISS:
+        residency.counters.hits += 1
+        return _record(stored)
+    residency.counters.misses += 1
+    cold = yield from rehydrate(residency, keys, memory_type, key)
+    stored = yield from _uncounted_if_full(call, look)
+    return _record(cold if stored is MISS else stored)
+
+
+def _uncounted_if_full(call: calls.Call[Any], look: calls.Call[Any]) -> Steps[Any]:
+    try:
+        return (yield call)
+    except HotStoreFull:
+        return (yield look)
+
+
+def _record(stored: StoredMemory | None) -> MemoryRecord | None:
+    return stored.record if stored else None
+
+
+def delete(residency: Residency, keys: AgentKeys, memory_type: str, key: str, level: Durability) -> Steps[bool]:
+    """Deletes; False where there was none."""
+    call = calls.delete_memory(keys, memory_type, key)
+    deleted = yield from insist(call, lambda: rehydrate(residency, keys, memory_type, key), level)
+    return bool(deleted)
+
+
+def rehydrate(residency: Residency, keys: AgentKeys, memory_type: str, key: str) -> Steps[StoredMemory | None]:
+    """Brings a memory in, or its absence; see `states.rehydrate`."""
+    settings, member = residency.settings, member_of(memory_type, key)
+    now_us = yield calls.now()
+    query = reads.memory_of(keys.agent, memory_type, key, now_us)
+    try:
+        token = yield calls.lease(keys.memory(member), "m", os.urandom(8), settings.lease_ttl)
+    except HotStoreFull:
+        return (yield query)  # type: ignore[no-any-return]
+    if token is RESIDENT:
+        return None
+    stored = yield query
+    yield calls.offer_memory(keys, member, token, settings.hot_ttl, stored)
+    return stored  # type: ignore[no-any-return]
+
+
+def rehydrate_worthiest(residency: Residency, keys: AgentKeys, count: int) -> Steps[int]:
+    """Brings in the most important memories of all types; gives how many were not there."""
+    now_us = yield calls.now()
+    page = yield reads.memory_page(keys.agent, None, now_us, count, 0)
+    brought = 0
+    for stored in page:
+        resident = yield calls.get_memory(keys, stored.record.memory_type, stored.record.key)
+        if resident is MISS:
+            yield from rehydrate(residency, keys, stored.record.memory_type, stored.record.key)
+            brought += 1
+    return brought
+
+
+def by_type(
+    residency: Residency, keys: AgentKeys, memory_type: str, limit: int, offset: int
+) -> Steps[list[MemoryRecord]]:
+    """Those of a type, by importance, then last access, descending."""
+    hot = yield from resident(residency, keys, lambda member: member_parts(member)[0] == memory_type)
+    now_us = yield calls.now()
+    # Whatever is resident may push any of PostgreSQL's out of the page, or stand in it instead of its older self.
+    page = yield reads.memory_page(keys.agent, memory_type, now_us, offset + limit + len(hot), 0)
+    records = {stored.record.id: stored.record for stored in page}
+    for member, stored in hot.items():
+        records.pop(memory_id(keys.agent, *member_parts(member)), None)
+        if stored.record is not None and not _is_over(stored.record, now_us):
+            records[stored.record.id] = stored.record
+    worthiest = sorted(records.values(), key=lambda r: (-r.importance, -to_us(r.last_accessed), r.key))
+    return worthiest[offset : offset + limit]
+
+
+def _is_over(record: MemoryRecord, now_us: int) -> bool:
+    return record.expires_at is not None and to_us(record.expires_at) <= now_us
+
+
+def resident(
+    residency: Residency, keys: AgentKeys, wanted: Callable[[str], bool] = lambda member: True
+) -> Steps[dict[str, StoredMemory]]:
+    """All memories (and absences) in Redis by member, which include all that are nowhere else."""
+    members = [member for member in (yield calls.resident_members(keys)) if wanted(member)]
+    values = yield [calls.memory_bytes(keys, member) for member in members]
+    result = {}
+    for member, raw in zip(members, values, strict=True):
+        if raw is not None and raw[:1] != b"L":
+            readable = residency.readable(partial(wire.memory_of, keys.agent, member), [raw])
+            if readable:
+                result[member] = readable[0]
+    return result

@@ -1,0 +1,101 @@
+"""What the generators of this package share: settings, and how often Redis had the answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+from banshee_memory.errors import HotStoreUnavailable
+from banshee_memory.hot import calls
+from banshee_memory.hot.calls import MISS, Call
+from banshee_memory.hot.keys import AgentKeys, agent_keys
+from banshee_memory.hot.wire import Undecodable
+from banshee_memory.settings import Durability, Settings
+from banshee_memory.tiering.steps import Steps, write
+
+T = TypeVar("T")
+_ATTEMPTS = 5
+
+
+@dataclass(slots=True)
+class Counters:
+    """Of one client, since it was made. Not exact under threads: they are for people to look at."""
+
+    hits: int = 0
+    misses: int = 0
+    undecodable: int = 0
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """The part of reads that Redis answered."""
+        reads = self.hits + self.misses
+        return self.hits / reads if reads else None
+
+
+_MOST_WARM = 100_000
+
+
+@dataclass(slots=True)
+class Warmth:
+    """When this client last started a key's TTL again, so that a read rarely has to: sliding it at each costs 30 %."""
+
+    every: float
+    since: dict[str, float] = field(default_factory=dict)
+
+    def is_due(self, key: str) -> bool:
+        """Whether it is time to start the key's TTL again; the caller then does."""
+        now = time.monotonic()
+        if len(self.since) > _MOST_WARM:
+            self.since.clear()
+        last = self.since.setdefault(key, now)
+        if now - last < self.every:
+            return False
+        self.since[key] = now
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """Where agents live, and what it cost to find them."""
+
+    settings: Settings
+    counters: Counters = field(default_factory=Counters)
+    warmth: Warmth = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "warmth", Warmth(self.settings.hot_ttl / 4))
+
+    def hit(self, key: str) -> Steps[None]:
+        """Counts an answer that Redis had, and keeps the key from going while it is in use."""
+        self.counters.hits += 1
+        if self.warmth.is_due(key):
+            yield calls.keep_warm(key, self.settings.hot_ttl)
+
+    def keys(self, agent_id: UUID) -> AgentKeys:
+        """The keys of an agent."""
+        return agent_keys(agent_id, self.settings.shards)
+
+    def readable(self, decode: Callable[[bytes], T], elements: Iterable[bytes]) -> list[T]:
+        """What can be read of them; what cannot is counted and skipped, and becomes a dead letter with the flush."""
+        result = []
+        for element in elements:
+            try:
+                result.append(decode(element))
+            except Undecodable:
+                self.counters.undecodable += 1
+        return result
+
+
+def insist(call: Call[Any], rehydrate: Callable[[], Steps[Any]], level: Durability = Durability.HOT) -> Steps[Any]:
+    """Makes a call that needs the key resident, rehydrating as often as Redis evicts it in between (which is: once)."""
+    for _ in range(_ATTEMPTS):
+        result = yield write(call, level)
+        if result is not MISS:
+            return result
+        yield from rehydrate()
+    raise HotStoreUnavailable(
+        "Redis evicts keys as fast as they are rehydrated; give it more memory (maxmemory) or lower Settings.hot_ttl."
+    )

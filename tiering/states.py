@@ -1,0 +1,74 @@
+"""What an agent feels, wherever it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from banshee_memory.cold import reads
+from banshee_memory.emotions import Emotion, EmotionalState, StoredState
+from banshee_memory.errors import HotStoreFull
+from banshee_memory.hot import calls
+from banshee_memory.hot.calls import MISS, RESIDENT
+from banshee_memory.hot.keys import AgentKeys
+from banshee_memory.hot.wire import SettledEvent
+from banshee_memory.settings import Durability
+from banshee_memory.tiering.residency import Residency, insist
+from banshee_memory.tiering.steps import Steps
+
+
+def load(residency: Residency, keys: AgentKeys) -> Steps[EmotionalState | None]:
+    """What it feels now; None if nothing was ever saved."""
+    state = yield calls.load_state(keys)
+    if state is not MISS:
+        yield from residency.hit(keys.state)
+        return state  # type: ignore[no-any-return]
+    residency.counters.misses += 1
+    stored = yield from rehydrate(residency, keys)
+    state = yield calls.load_state(keys)
+    if state is not MISS:
+        return state  # type: ignore[no-any-return]
+    now = yield calls.now()
+    return stored.at(now) if stored else None
+
+
+def rehydrate(residency: Residency, keys: AgentKeys) -> Steps[StoredState | None]:
+    """Brings the state in, or its absence. Gives what PostgreSQL said; None also where Redis had it meanwhile.
+
+    The lease is taken before PostgreSQL is asked, while the key is absent, so all of the state is cold then; whatever
+    creates the key ends the lease. A refused offer is therefore no error: somebody else brought in something newer.
+    """
+    settings = residency.settings
+    try:
+        token = yield calls.lease(keys.state, "s", os.urandom(8), settings.lease_ttl)
+    except HotStoreFull:
+        return (yield reads.state_of(keys.agent))  # type: ignore[no-any-return]
+    if token is RESIDENT:
+        return None
+    stored = yield reads.state_of(keys.agent)
+    yield calls.offer_state(keys, token, settings.hot_ttl, stored)
+    return stored  # type: ignore[no-any-return]
+
+
+def update(
+    residency: Residency, keys: AgentKeys, changes: Mapping[Emotion, float], mode: str, level: Durability
+) -> Steps[EmotionalState]:
+    """Changes what it feels, in one step; gives what is now true."""
+    call = calls.update_emotions(keys, changes, mode)
+    state = yield from insist(call, lambda: rehydrate(residency, keys), level)
+    return state  # type: ignore[no-any-return]
+
+
+def record_event(
+    residency: Residency,
+    keys: AgentKeys,
+    body: bytes,
+    changes: Mapping[Emotion, float],
+    mode: str,
+    occurred_us: int | None,
+    level: Durability,
+) -> Steps[SettledEvent]:
+    """Records what happened and what it made the agent feel, in one step."""
+    call = calls.save_event(keys, body, changes, mode, occurred_us)
+    event = yield from insist(call, lambda: rehydrate(residency, keys), level)
+    return event  # type: ignore[no-any-return]

@@ -1,0 +1,88 @@
+"""Logic of several steps, written once for both clients.
+
+A generator yields what it needs done (a call to Redis, several in one round trip, a write of some durability, a query
+to PostgreSQL) and is sent the result, or is thrown the error. The two drivers below are all that differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from banshee_memory.cold.client import AsyncColdStore, ColdStore
+from banshee_memory.cold.reads import Query
+from banshee_memory.errors import BansheeError
+from banshee_memory.hot.aio import AsyncHotStore
+from banshee_memory.hot.calls import Call
+from banshee_memory.hot.client import HotStore
+from banshee_memory.settings import Durability
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Durably:
+    """A write that must be SYNCED or REPLICATED."""
+
+    call: Call[Any]
+    level: Durability
+
+
+Step = Call[Any] | list[Call[Any]] | Durably | Query[Any]
+Steps = Generator[Step, Any, T]
+
+
+def write(call: Call[Any], level: Durability) -> Step:
+    """The step of a write. COLD is HOT and then a flush, which the plugin adds."""
+    return Durably(call, level) if level in (Durability.SYNCED, Durability.REPLICATED) else call
+
+
+def drive(steps: Steps[T], hot: HotStore, cold: ColdStore) -> T:
+    """Runs the steps here and now."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = _do(step, hot, cold)
+            except BansheeError as exc:
+                step = steps.throw(exc)
+            else:
+                step = steps.send(result)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+def _do(step: Step, hot: HotStore, cold: ColdStore) -> Any:
+    if isinstance(step, Call):
+        return hot.run(step)
+    if isinstance(step, Query):
+        return cold.fetch(step)
+    if isinstance(step, Durably):
+        return hot.run_durably(step.call, step.level)
+    return hot.run_all(step)
+
+
+async def adrive(steps: Steps[T], hot: AsyncHotStore, cold: AsyncColdStore) -> T:
+    """Runs the steps in the running event loop."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = await _ado(step, hot, cold)
+            except BansheeError as exc:
+                step = steps.throw(exc)
+            else:
+                step = steps.send(result)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+async def _ado(step: Step, hot: AsyncHotStore, cold: AsyncColdStore) -> Any:
+    if isinstance(step, Call):
+        return await hot.run(step)
+    if isinstance(step, Query):
+        return await cold.fetch(step)
+    if isinstance(step, Durably):
+        return await hot.run_durably(step.call, step.level)
+    return await hot.run_all(step)

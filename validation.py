@@ -1,0 +1,231 @@
+"""The boundary: every argument of the public API is judged here, before any I/O. Limits are settings.
+
+Each function returns its argument in the one form the rest of the package works with, or raises `InvalidInput`
+with the name of the field, what is wrong, and the limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+from uuid import UUID
+
+import msgspec
+
+from banshee_memory.emotions import Emotion, EmotionalState
+from banshee_memory.errors import InvalidInput
+from banshee_memory.records import ROLES, EmotionalEvent, Json
+from banshee_memory.settings import Settings
+
+_WHOLE = range(-(2**63), 2**63)
+_TYPE_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
+SKEW = timedelta(minutes=1)
+"""How far ahead of ours the clock of whoever dates a record may be."""
+
+
+def agent(agent_id: object) -> UUID:
+    """An agent's id."""
+    if not isinstance(agent_id, UUID):
+        raise InvalidInput("agent_id", f"must be a uuid.UUID, not {type(agent_id).__name__}")
+    return agent_id
+
+
+def text(field: str, value: object, most_bytes: int, *, blank: bool = False) -> str:
+    """Text that UTF-8 and PostgreSQL can hold: no NUL, no lone surrogate, not blank unless allowed."""
+    if not isinstance(value, str):
+        raise InvalidInput(field, f"must be text, not {type(value).__name__}")
+    if "\0" in value:
+        raise InvalidInput(field, "must not contain NUL (U+0000)")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidInput(field, "must be valid Unicode (it holds a lone surrogate)") from None
+    if size > most_bytes:
+        raise InvalidInput(field, f"is {size:,} bytes of UTF-8; the limit is {most_bytes:,}")
+    if not blank and not value.strip():
+        raise InvalidInput(field, "must not be blank")
+    return value
+
+
+def role(value: object) -> str:
+    """One of the five roles."""
+    if value not in ROLES:
+        raise InvalidInput("role", f"{value!r} is none of {', '.join(ROLES)}")
+    return str(value)
+
+
+def intensity(field: str, value: object, *, low: float = 0.0) -> float:
+    """A finite number in [low, 1]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= 1.0:
+        raise InvalidInput(field, f"{value!r} is not a number in [{low:g}, 1]")
+    return float(value) + 0.0
+
+
+def emotion(value: object) -> Emotion:
+    """One of the 22, or its name."""
+    if isinstance(value, Emotion):
+        return value
+    if isinstance(value, str):
+        return Emotion.parse(value)
+    raise InvalidInput("emotion", f"must be an Emotion, not {type(value).__name__}")
+
+
+def changes(field: str, value: object, mode: str) -> dict[Emotion, float]:
+    """Emotions and what to add ([-1, 1]) or to set ([0, 1])."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput(field, f"must map emotions to numbers, not be a {type(value).__name__}")
+    low = -1.0 if mode == "add" else 0.0
+    return {emotion(e): intensity(f"{field}[{e}]", amount, low=low) for e, amount in value.items()}
+
+
+def mode(value: object, allowed: tuple[str, ...]) -> str:
+    """How changes apply."""
+    if value not in allowed:
+        raise InvalidInput("mode", f"{value!r} is none of {', '.join(allowed)}")
+    return str(value)
+
+
+def state(value: object) -> EmotionalState:
+    """A state whose numbers are intensities and rates in [0, 1]."""
+    if not isinstance(value, EmotionalState):
+        raise InvalidInput("state", f"must be an EmotionalState, not {type(value).__name__}")
+    emotions = changes("state.emotions", value.emotions, "set")
+    rates = changes("state.decay_rates", value.decay_rates, "set")
+    return EmotionalState(emotions, rates, moment("state.last_updated", value.last_updated))
+
+
+def event(value: object) -> EmotionalEvent:
+    """One of the events, with fields of their types."""
+    if not isinstance(value, get_args(EmotionalEvent)):
+        raise InvalidInput("event", f"must be one of the events, not a {type(value).__name__}")
+    try:
+        checked = msgspec.convert(msgspec.to_builtins(value), EmotionalEvent)
+    except (msgspec.ValidationError, UnicodeEncodeError) as exc:
+        raise InvalidInput("event", str(exc)) from None
+    text("event.event_type", checked.event_type, 256)
+    return checked  # type: ignore[no-any-return]
+
+
+def moment(field: str, value: object, *, oldest_days: int | None = None, now: datetime | None = None) -> datetime:
+    """A timezone-aware time, as UTC: not in the future (`SKEW` apart), not beyond retention where that is given."""
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InvalidInput(field, "must be a timezone-aware datetime")
+    try:
+        at = value.astimezone(UTC)
+    except (OverflowError, ValueError):
+        raise InvalidInput(field, f"{value!r} cannot be expressed in UTC") from None
+    now = now or datetime.now(UTC)
+    if at > now + SKEW:
+        raise InvalidInput(field, f"{at.isoformat()} lies in the future")
+    if at.year < 1970:
+        raise InvalidInput(field, f"{at.isoformat()} is before 1970")
+    if oldest_days is not None and at < now - timedelta(days=oldest_days):
+        raise InvalidInput(field, f"{at.isoformat()} is beyond the retention of {oldest_days} days")
+    return at
+
+
+def count(field: str, value: object, *, low: int, high: int) -> int:
+    """A whole number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidInput(field, f"{value!r} is not a whole number in [{low:,}, {high:,}]")
+    return value
+
+
+def optional_count(field: str, value: object, *, high: int) -> int | None:
+    """A whole number in [0, high], or None."""
+    return None if value is None else count(field, value, low=0, high=high)
+
+
+def optional_id(field: str, value: object) -> UUID | None:
+    """A UUID, or None."""
+    if value is not None and not isinstance(value, UUID):
+        raise InvalidInput(field, f"must be a uuid.UUID, not {type(value).__name__}")
+    return value
+
+
+def memory_type(value: object) -> str:
+    """A lower-case name of at most 64 letters, digits and underscores."""
+    if not isinstance(value, str) or not 0 < len(value) <= 64 or not _TYPE_CHARACTERS.issuperset(value):
+        raise InvalidInput("memory_type", f"{value!r} is not a name of 1 to 64 of a-z, 0-9 and _")
+    return value
+
+
+def ttl(value: object) -> float | None:
+    """Seconds to live: positive, at most a hundred years; None: for ever."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 3_155_760_000:
+        raise InvalidInput("ttl_seconds", f"{value!r} is not a number of seconds over 0 and up to a hundred years")
+    return float(value)
+
+
+def tags(value: object) -> tuple[str, ...]:
+    """At most 64 short texts."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidInput("tags", "must be a sequence of texts")
+    given = tuple(value)
+    if len(given) > 64:
+        raise InvalidInput("tags", f"are {len(given)}; the limit is 64")
+    return tuple(text("tags", tag, 128) for tag in given)
+
+
+def json(field: str, value: Json, settings: Settings) -> Json:
+    """JSON that both tiers give back equal: finite numbers, 64-bit integers, text keys, bounded depth and size."""
+    plain = _plain(field, value, settings.max_json_depth, settings.max_json_bytes)
+    size = len(msgspec.json.encode(plain))
+    if size > settings.max_json_bytes:
+        raise InvalidInput(field, f"is {size:,} bytes as JSON; the limit is {settings.max_json_bytes:,}")
+    return plain
+
+
+def optional_object(field: str, value: object, settings: Settings) -> dict[str, Any] | None:
+    """A JSON object, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise InvalidInput(field, f"must be an object, not {type(value).__name__}")
+    return json(field, {str(k) if isinstance(k, Emotion) else k: v for k, v in value.items()}, settings)  # type: ignore[no-any-return]
+
+
+def _plain(field: str, value: Json, depth: int, most: int) -> Json:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return text(field, str(value), most, blank=True)
+    if isinstance(value, (int, float)):
+        return _number(field, value)
+    if depth == 0:
+        raise InvalidInput(field, "is nested too deeply (Settings.max_json_depth)")
+    if isinstance(value, Mapping):
+        return {_key(field, k, most): _plain(f"{field}.{k}"[:80], v, depth - 1, most) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(f"{field}[]", v, depth - 1, most) for v in value]
+    raise InvalidInput(field, f"holds a {type(value).__name__}, which JSON cannot say")
+
+
+def _key(field: str, key: object, most: int) -> str:
+    if not isinstance(key, str):
+        raise InvalidInput(field, f"has the key {key!r}; keys of an object are text")
+    return text(field, key, most, blank=True)
+
+
+def _number(field: str, value: int | float) -> int | float:
+    if isinstance(value, int):
+        if value not in _WHOLE:
+            raise InvalidInput(field, f"holds {value}, which is no 64-bit integer")
+        return value
+    if not math.isfinite(value):
+        raise InvalidInput(field, f"holds {value}, which JSON cannot say")
+    return value
+
+
+def unstorable(role_name: str, content: str) -> str | None:
+    """Why a message that another client put into Redis cannot go to PostgreSQL; None if it can."""
+    try:
+        role(role_name)
+        text("content", content, 2**30, blank=True)
+    except InvalidInput as exc:
+        return str(exc)
+    return None
