@@ -10,7 +10,8 @@ from uuid import UUID
 
 from banshee_memory.aio_stores import AsyncConversationStore, AsyncEmotionStore, AsyncMemoryManager
 from banshee_memory.emotions import Emotion, EmotionalState
-from banshee_memory.operations import Operation, Operations
+from banshee_memory.errors import ColdStoreUnavailable
+from banshee_memory.operations import Operation, Operations, not_cold
 from banshee_memory.plugin import MemoryPlugin
 from banshee_memory.records import (
     ConversationMessage,
@@ -169,5 +170,8 @@ class AsyncMemoryPlugin:
     async def _run(self, operation: Operation[T]) -> T:
         result = await adrive(operation.steps, *await self._open())
         if operation.flush is not None:
-            await self.flush(operation.flush)
+            try:
+                await self.flush(operation.flush)
+            except ColdStoreUnavailable as exc:
+                raise not_cold(result, exc) from exc
         return result

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from banshee_memory import validation
 from banshee_memory.emotions import Emotion, EmotionalState
-from banshee_memory.errors import InvalidInput
+from banshee_memory.errors import ColdStoreUnavailable, DurabilityUnavailable, InvalidInput
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.records import (
@@ -46,6 +46,15 @@ class Operation(Generic[T]):
 
     steps: Steps[T]
     flush: UUID | None = None
+
+
+def not_cold(result: object, exc: ColdStoreUnavailable) -> DurabilityUnavailable:
+    """The error of a write that is in Redis but not in PostgreSQL, as COLD asked."""
+    return DurabilityUnavailable(
+        f"The write is in Redis, but not in PostgreSQL: {exc} The next flush carries it there.",
+        applied=True,
+        result=result,
+    )
 
 
 class Operations:

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from banshee_memory.connections import Connections
 from banshee_memory.emotions import Emotion, EmotionalState
-from banshee_memory.operations import Operation, Operations
+from banshee_memory.errors import ColdStoreUnavailable
+from banshee_memory.operations import Operation, Operations, not_cold
 from banshee_memory.records import (
     ConversationMessage,
     EmotionalEvent,
@@ -180,5 +181,8 @@ class MemoryPlugin:
     def _run(self, operation: Operation[T]) -> T:
         result = drive(operation.steps, *self._open())
         if operation.flush is not None:
-            self.flush(operation.flush)
+            try:
+                self.flush(operation.flush)
+            except ColdStoreUnavailable as exc:
+                raise not_cold(result, exc) from exc
         return result

@@ -110,8 +110,9 @@ class Drain:
 
     def _copy(self, copy: Copy) -> None:
         with self._connection.cursor() as cursor, cursor.copy(STATEMENTS[copy.statement].sql) as sink:
-            for chunk in copy.chunks():
-                sink.write(chunk)
+            sink.set_types(copy.types)
+            for row in copy.rows:
+                sink.write_row(row)
 
     def _clear(self) -> None:
         if not self._unused:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from typing import IO
 from banshee_memory.embedded.binaries import Binaries
 from banshee_memory.errors import ConfigurationError
 
-_MODULE = "banshee_memory.embedded.supervisor"
+_PROGRAM = Path(__file__).absolute().with_name("boot.py")
 
 
 class Candidate:
@@ -52,7 +51,7 @@ class Candidate:
 
 
 def _launch(data_dir: Path, binaries: Binaries, theirs: socket.socket, output: IO[bytes]) -> None:
-    command: list[str | Path] = [sys.executable, "-P", "-m", _MODULE, "--user", str(theirs.fileno())]
+    command: list[str | Path] = [sys.executable, "-I", "-S", _PROGRAM, "--user", str(theirs.fileno())]
     command += ["--redis-server", binaries.redis_server.absolute()]
     command += ["--postgres-bin", binaries.postgres_bin.absolute(), data_dir]
     try:
@@ -61,20 +60,9 @@ def _launch(data_dir: Path, binaries: Binaries, theirs: socket.socket, output: I
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=_environment(),
             pass_fds=(theirs.fileno(),),
             start_new_session=True,  # Ctrl-C in the user's terminal is not for it
         )
     except OSError as exc:
         raise ConfigurationError(f"The supervisor of the embedded servers cannot be started: {exc}") from exc
     starter.wait()  # it forks at once, so that what stays is no child of ours
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without PG*, and with the place this package was imported from where that is no installed one."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    here = Path(__file__).parent.parent
-    if here.name == "banshee_memory" and here.parent.name not in {"site-packages", "dist-packages"}:
-        known = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = os.pathsep.join([str(here.parent.absolute()), *([known] if known else [])])
-    return environment

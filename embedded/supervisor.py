@@ -100,7 +100,3 @@ def _serve(data: DataFolder, pair: Pair, users: Users) -> None:
         pair.stop()
         if sockets is not None:
             data.drop_sockets(sockets)
-
-
-if __name__ == "__main__":
-    main()

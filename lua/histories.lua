@@ -10,7 +10,7 @@
 --   \255, from: the place from which on nothing is missing here (double, 8 bytes of stamp),
 --   birth (8 bytes: no two lists have the same), trims (4 bytes: how often records left it or were
 --   offered to it),
---   late (8 bytes: the largest stamp that went in anywhere but at the end)
+--   late (8 bytes: no stamp but that of the last element is larger; so it and the last element tell what is flushed)
 
 local NEVER = 9007199254740992
 local ZERO = '\0\0\0\0\0\0\0\0' -- a stamp before all others; libraries load without string.rep
@@ -193,7 +193,11 @@ redis.register_function {
     if not header or header.birth .. struct.pack('>I4', header.trims) ~= ARGV[1] then return REFUSED end
     local offered = {}
     for i = 5, #ARGV do offered[#offered + 1] = ARGV[i] end
-    local elements = merged(redis.call('LRANGE', list, 1, -1), offered)
+    local ours = redis.call('LRANGE', list, 1, -1)
+    for _, element in ipairs(ours) do -- one that is not flushed may come to stand before one that is
+      if stamp_after(stamp_in(element), header.late) then header.late = stamp_in(element) end
+    end
+    local elements = merged(ours, offered)
     local clean = redis.call('PTTL', list) >= 0
     local from_us = tonumber(ARGV[3])
     if from_us < header.from_us or (from_us == header.from_us and stamp_after(header.from_stamp, ARGV[4])) then

@@ -22,7 +22,8 @@ local function is_known(value)
   return value and string.byte(value) ~= 76
 end
 
--- From here on the only copy is in Redis: no TTL, on the memory and on the index that names it.
+-- From here on the only copy is in Redis: no TTL, on the memory and on the index that names it. Called before the other
+-- writes, as the one that fails where somebody put another type under the index's name.
 local function soil(memory, index, member)
   redis.call('ZADD', index, 1, member)
   redis.call('PERSIST', index)
@@ -50,10 +51,10 @@ redis.register_function {
     local m = parse_memory(value)
     if not m or is_expired(m, now) then m = { count = 0, accessed = now, created = now } end
     local expires = ttl > 0 and math.floor(now + ttl * 1000000) or 0
+    soil(KEYS[1], KEYS[2], member)
     local ms, seq = log_append(KEYS[3], 'V', agent, member)
     value = 'P' .. pack_stamp(ms, seq) .. struct.pack(HEADER, expires, m.count, m.accessed, m.created, now) .. ARGV[4]
     redis.call('SET', KEYS[1], value)
-    soil(KEYS[1], KEYS[2], member)
     return value
   end,
 }
@@ -86,8 +87,8 @@ redis.register_function {
     local m, now = parse_memory(value), now_us()
     if not m or is_expired(m, now) then return false end
     local counted = struct.pack('>dd', m.count + 1, now)
-    redis.call('SETRANGE', KEYS[1], 17, counted)
     if redis.call('SADD', KEYS[3], ARGV[1] .. ARGV[2]) == 1 then soil(KEYS[1], KEYS[2], ARGV[2]) end
+    redis.call('SETRANGE', KEYS[1], 17, counted)
     return string.sub(value, 1, 17) .. counted .. string.sub(value, 34)
   end,
 }
@@ -104,9 +105,9 @@ redis.register_function {
     if not is_known(value) then return MISS end
     local m = parse_memory(value)
     if not m or is_expired(m, now_us()) then return 0 end
+    soil(KEYS[1], KEYS[2], ARGV[2])
     local ms, seq = log_append(KEYS[3], 'V', ARGV[1], ARGV[2])
     redis.call('SET', KEYS[1], 'A' .. pack_stamp(ms, seq))
-    soil(KEYS[1], KEYS[2], ARGV[2])
     return 1
   end,
   flags = { 'allow-oom' },

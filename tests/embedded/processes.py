@@ -71,7 +71,7 @@ def running(data_dir: Path, part: str = "") -> list[int]:
 
 
 def supervisors(data_dir: Path) -> list[int]:
-    return running(data_dir, "banshee_memory.embedded.supervisor")
+    return running(data_dir, "boot.py")
 
 
 def redis_servers(data_dir: Path) -> list[int]:
