@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -27,7 +27,7 @@ from banshee_memory.records import (
 )
 from banshee_memory.settings import Settings, settings_from
 from banshee_memory.stores import ConversationStore, EmotionStore, MemoryManager
-from banshee_memory.tiering.steps import drive
+from banshee_memory.tiering.steps import drive, drive_together
 
 if TYPE_CHECKING:
     from banshee_memory.cold.client import ColdStore
@@ -151,13 +151,16 @@ class MemoryPlugin:
         from banshee_memory.tiering.exporting import exported
 
         self.flush(agent_id)
-        return exported(self, agent_id)
+        return exported(agent_id, *self._open())
 
     def import_(self, records: Iterable[Line], *, skip_expired: bool = False) -> ImportReport:
-        """Puts lines of the import format in, in their order. What is beyond retention is refused, or skipped."""
-        from banshee_memory.tiering.importing import imported
+        """Puts lines of the import format in, in their order. What is beyond retention is refused, or skipped.
 
-        return imported(self, records, skip_expired=skip_expired)
+        All of them are judged first: InvalidInput names the first that cannot go in, and then nothing was written.
+        """
+        from banshee_memory.importing import Importer
+
+        return Importer(self._operations, self._run_together, self.flush).run(records, skip_expired=skip_expired)
 
     def _open(self) -> tuple[HotStore, ColdStore]:
         if self._tiers is None:
@@ -186,3 +189,9 @@ class MemoryPlugin:
             except ColdStoreUnavailable as exc:
                 raise not_cold(result, exc) from exc
         return result
+
+    def _run_together(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        results = drive_together([operation.steps for operation in operations], *self._open())
+        for agent_id in {operation.flush for operation in operations} - {None}:
+            self.flush(agent_id)
+        return results

@@ -58,9 +58,7 @@ def failure_of(exc: psycopg.Error, server: str, *, lost: bool = False) -> Banshe
 def is_poison(exc: Exception) -> bool:
     """Whether it is the row that is to blame: what does not encode in Python, and SQLSTATE classes 22, 23 and 54."""
     if not isinstance(exc, psycopg.Error):
-        return isinstance(
-            exc, TypeError | ValueError | ArithmeticError | AttributeError | RecursionError | struct.error
-        )
+        return isinstance(exc, TypeError | ValueError | ArithmeticError | AttributeError | RecursionError)
     if exc.sqlstate is None:
         return isinstance(exc, psycopg.DataError)
     return exc.sqlstate[:2] in {"22", "23", "54"} and not is_without_partition(exc)

@@ -134,6 +134,18 @@ WHERE agent_id = %(agent)s
 ORDER BY importance DESC, last_accessed DESC, memory_type, key
 LIMIT %(limit)s OFFSET %(offset)s;
 
+-- name: memories_after
+-- An agent's living memories after one of them, by their names: what an export walks along.
+SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
+       stamp, deleted
+FROM memory_records
+WHERE agent_id = %(agent)s
+  AND (memory_type, key) > (%(memory_type)s, %(key)s)
+  AND NOT deleted
+  AND (expires_at IS NULL OR expires_at > %(now)s)
+ORDER BY memory_type, key
+LIMIT %(limit)s;
+
 -- name: agents
 -- The agents that were ever flushed, by id.
 SELECT agent_id
@@ -317,8 +329,9 @@ WITH new_messages AS (
     SELECT agent_id, max(stamp) AS stamp
     FROM (SELECT agent_id, stamp FROM pg_temp.staged_messages
           UNION ALL SELECT agent_id, stamp FROM pg_temp.staged_events
-          UNION ALL SELECT agent_id, stamp FROM pg_temp.staged_states
-          UNION ALL SELECT agent_id, stamp FROM pg_temp.staged_memories) AS staged
+          -- A value may have been read later than the log, so its stamp says nothing of what was counted.
+          UNION ALL SELECT agent_id, 0 FROM pg_temp.staged_states
+          UNION ALL SELECT agent_id, 0 FROM pg_temp.staged_memories) AS staged
     GROUP BY agent_id
 ), grown AS (
     INSERT INTO agents AS stored (agent_id, flushed_stamp, total_messages, user_messages, assistant_messages,

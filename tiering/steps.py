@@ -1,12 +1,12 @@
 """Logic of several steps, written once for both clients.
 
 A generator yields what it needs done (a call to Redis, several in one round trip, a write of some durability, a query
-to PostgreSQL) and is sent the result, or is thrown the error. The two drivers below are all that differs.
+to PostgreSQL) and is sent the result, or is thrown the error. The drivers below are all that differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -61,6 +61,43 @@ def _do(step: Step, hot: HotStore, cold: ColdStore) -> Any:
     if isinstance(step, Durably):
         return hot.run_durably(step.call, step.level)
     return hot.run_all(step)
+
+
+def drive_together(many: Sequence[Steps[Any]], hot: HotStore, cold: ColdStore) -> list[Any]:
+    """Runs several side by side, in their order: what they ask of Redis at one time goes in one round trip.
+
+    The first that fails ends them all, so what the others wrote by then stays.
+    """
+    lanes = [_Lane(steps) for steps in many]
+    while waiting := [lane for lane in lanes if lane.step is not None]:
+        asked = [lane.step for lane in waiting if isinstance(lane.step, Call)]
+        replies = iter(hot.try_all(asked))
+        for lane in waiting:
+            lane.answer(next(replies) if isinstance(lane.step, Call) else _do(lane.step, hot, cold))
+    return [lane.result for lane in lanes]
+
+
+class _Lane:
+    """One of several that are driven together: the step it waits for (None: it has ended), and its result."""
+
+    def __init__(self, steps: Steps[Any]) -> None:
+        self.step: Any = None
+        self.result: Any = None
+        self._steps = steps
+        self._move(lambda: next(steps))
+
+    def answer(self, reply: Any) -> None:
+        """Goes on to the next step."""
+        if isinstance(reply, BansheeError):
+            self._move(lambda: self._steps.throw(reply))
+        else:
+            self._move(lambda: self._steps.send(reply))
+
+    def _move(self, move: Callable[[], Step]) -> None:
+        try:
+            self.step = move()
+        except StopIteration as stop:
+            self.step, self.result = None, stop.value
 
 
 async def adrive(steps: Steps[T], hot: AsyncHotStore, cold: AsyncColdStore) -> T:

@@ -1,13 +1,14 @@
 """The JSON Lines format of `import` and `export`: one record a line, tagged by `type`. `docs/import-format.md` is its
 description for people.
 
-An agent is a UUID, or any name, which stands for the UUIDv5 of that name.
+An agent is a UUID, or any name, which stands for the UUIDv5 of that name. What happened at a time says so by `at`, or by
+`ago`: seconds before the import began.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -22,9 +23,19 @@ from banshee_memory.records import (
     EventMode,
     MemoryRecord,
 )
+from banshee_memory.validation import text
 
 NAMES = UUID("6ba9a15e-3f0e-5d8c-9f43-0b5f3c1f7a10")
 """The namespace in which a name becomes an agent's id."""
+
+
+def agent_of(name: str) -> UUID:
+    """The agent that a UUID or a name stands for."""
+    name = text("agent", name, 512)
+    try:
+        return UUID(name)
+    except ValueError:
+        return uuid5(NAMES, name)
 
 
 class _Line(
@@ -35,40 +46,51 @@ class _Line(
     @property
     def agent_id(self) -> UUID:
         """The agent's id."""
+        return agent_of(self.agent)
+
+
+class _DatedLine(_Line, frozen=True, kw_only=True):
+    at: datetime | None = None
+    ago: float | None = None
+
+    def when(self, now: datetime) -> datetime | None:
+        """When it was, for an import that began `now`; None: as it goes in."""
+        if self.ago is None:
+            return self.at
+        if self.at is not None:
+            raise InvalidInput("ago", "stands beside `at`; give one of the two")
         try:
-            return UUID(self.agent)
-        except ValueError:
-            return uuid5(NAMES, self.agent)
+            return now - timedelta(seconds=self.ago)
+        except (OverflowError, ValueError):
+            raise InvalidInput("ago", f"{self.ago!r} s before now is no time") from None
 
 
-class MessageLine(_Line, frozen=True, kw_only=True, tag="message"):
-    """A message; `at` None: now."""
+class MessageLine(_DatedLine, frozen=True, kw_only=True, tag="message"):
+    """A message."""
 
     role: str
     content: str
-    at: datetime | None = None
     tokens: int | None = None
     metadata: Any = None
     emotional_context: dict[str, Any] | None = None
     session_id: UUID | None = None
 
 
-class EventLine(_Line, frozen=True, kw_only=True, tag="event"):
+class EventLine(_DatedLine, frozen=True, kw_only=True, tag="event"):
     """What happened and the emotions felt at it; `mode` as in `save_event`."""
 
     event: EmotionalEvent
     emotions: dict[str, float]
     mode: EventMode = "record"
-    at: datetime | None = None
     context_factors: Any = None
+    session_id: UUID | None = None
 
 
-class StateLine(_Line, frozen=True, kw_only=True, tag="state"):
-    """What the agent felt at `at`."""
+class StateLine(_DatedLine, frozen=True, kw_only=True, tag="state"):
+    """What the agent felt at that time."""
 
     emotions: dict[str, float]
     decay_rates: dict[str, float] = {}
-    at: datetime | None = None
 
 
 class MemoryLine(_Line, frozen=True, kw_only=True, tag="memory"):
@@ -123,6 +145,7 @@ def event_line(event: EmotionalEventRecord) -> EventLine:
         emotions={str(e): i for e, i in event.resulting_emotions.items()},
         at=event.occurred_at,
         context_factors=event.context_factors,
+        session_id=event.session_id,
     )
 
 
