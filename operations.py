@@ -262,11 +262,12 @@ class Operations:
         return Operation(memories.read(self.residency, keys, memory_type, key, counted=False))
 
     def get_memories_by_type(
-        self, agent_id: UUID, memory_type: str, limit: int, offset: int
+        self, agent_id: UUID, memory_type: str | None, limit: int, offset: int
     ) -> Operation[list[MemoryRecord]]:
-        """The memories of a type, the worthiest first."""
+        """The memories of a type (None: of all), the worthiest first."""
         keys = self._keys(agent_id)
-        memory_type = validation.memory_type(memory_type)
+        if memory_type is not None:
+            memory_type = validation.memory_type(memory_type)
         limit = validation.count("limit", limit, low=1, high=MOST_ROWS)
         offset = validation.count("offset", offset, low=0, high=MOST_ROWS)
         return Operation(memories.by_type(self.residency, keys, memory_type, limit, offset))

@@ -84,6 +84,16 @@ def fixed_shards() -> Call[int]:
     return Call(("HGET", STORE, "shards"), int)
 
 
+def configuration(*names: str) -> Call[dict[str, str]]:
+    """Parameters of the server, by name; without those that it does not know."""
+    return Call(("CONFIG", "GET", *names), _texts)
+
+
+def _texts(flat: Any) -> dict[str, str]:
+    words = [word.decode(errors="replace") for word in flat]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
 # --- emotions ---
 
 
@@ -404,3 +414,8 @@ def mark_clean(
 def dead_letters(keys: ShardKeys) -> Call[int]:
     """How many entries of this shard could not be flushed."""
     return Call(("XLEN", keys.dead), int)
+
+
+def dead_letter_page(keys: ShardKeys, count: int) -> Call[list[Entry]]:
+    """The oldest dead letters of a shard: the fields of the entry that failed, and its `id` and `reason`."""
+    return Call(("XRANGE", keys.dead, "-", "+", "COUNT", count), _entries)

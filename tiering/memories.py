@@ -105,10 +105,10 @@ def rehydrate_worthiest(residency: Residency, keys: AgentKeys, count: int) -> St
 
 
 def by_type(
-    residency: Residency, keys: AgentKeys, memory_type: str, limit: int, offset: int
+    residency: Residency, keys: AgentKeys, memory_type: str | None, limit: int, offset: int
 ) -> Steps[list[MemoryRecord]]:
-    """Those of a type, by importance, then last access, descending."""
-    hot = yield from resident(residency, keys, lambda member: member_parts(member)[0] == memory_type)
+    """Those of a type (None: of all), by importance, then last access, descending."""
+    hot = yield from resident(residency, keys, lambda member: memory_type in (None, member_parts(member)[0]))
     now_us = yield calls.now()
     # Whatever is resident may push any of PostgreSQL's out of the page, or stand in it instead of its older self.
     page = yield reads.memory_page(keys.agent, memory_type, now_us, offset + limit + len(hot), 0)
@@ -117,7 +117,7 @@ def by_type(
         records.pop(memory_id(keys.agent, *member_parts(member)), None)
         if stored.record is not None and not _is_over(stored.record, now_us):
             records[stored.record.id] = stored.record
-    worthiest = sorted(records.values(), key=lambda r: (-r.importance, -to_us(r.last_accessed), r.key))
+    worthiest = sorted(records.values(), key=lambda r: (-r.importance, -to_us(r.last_accessed), r.memory_type, r.key))
     return worthiest[offset : offset + limit]
 
 

@@ -32,7 +32,7 @@ def message(agent: UUID, number: int = 0, content: str = "Hello", **fields: Any)
     at_us = fields.pop("at_us", NOON_US + number * 1_000_003)
     own = {"role": "user", "metadata": None, "emotional_context": None, "tokens_used": None, "session_id": None}
     record = ConversationMessage(
-        id=fields.pop("id", record_id(stamp(number), number.to_bytes(8, "big"), at_us)),
+        id=fields.pop("id", record_id(stamp(number), (number % 2**32).to_bytes(8, "big"), at_us)),
         agent_id=agent,
         content=content,
         created_at=from_us(at_us),

@@ -14,7 +14,7 @@ from banshee_memory.cold import reads
 from banshee_memory.cold.client import AsyncColdStore, ColdStore
 from banshee_memory.cold.drain import EventRow, StateRow
 from banshee_memory.emotions import Emotion
-from banshee_memory.errors import ConfigurationError
+from banshee_memory.errors import ColdStoreUnavailable, ConfigurationError
 from banshee_memory.records import (
     CustomEvent,
     GoalProgress,
@@ -230,8 +230,10 @@ def test_a_message_with_more_words_than_a_tsvector_holds_spoils_no_search(store:
     assert len(vast) < 1_000_000
     said = message(agent, 1, vast)
     write(store, said, message(agent, 2, "a fox"))
+    with pytest.raises(ColdStoreUnavailable, match="too long for tsvector"), store.connection() as connection:
+        connection.execute("SELECT to_tsvector('english', content) FROM conversation_messages")
     hits = store.fetch(reads.search(agent, "foxes", 10, "english", [(uuid4(), vast)]))
-    assert [placed.record.content[:5] if placed else None for _, placed in hits] == ["a fox", None, "fox 0"]
+    assert [placed.record.content[:5] if placed else None for _, placed in hits] == [None, "a fox", "fox 0"]
 
 
 def test_agents_are_listed_by_id(fresh_url: str, settings: Settings) -> None:

@@ -1,0 +1,73 @@
+"""Servers for tests that break, fill or slow down what they use: a Redis of their own, a database of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+from uuid import uuid4
+
+import psycopg
+import redis
+from psycopg import sql
+
+from banshee_memory.cold.migrate import migrate
+from banshee_memory.embedded.binaries import bundled
+from banshee_memory.settings import Settings
+
+CLOCK = Path(__file__).with_name("clock.lua").read_text()
+"""The clock of the test build of the Lua library: time stands at the key `CLOCK_KEY`, where that is set."""
+CLOCK_KEY = "banshee:test:clock"
+
+
+@contextmanager
+def own_redis(like: str) -> Iterator[str]:
+    """The URL of a new, empty server: the program that serves `like`, or the bundled one where that is elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        socket = Path(folder, "s")
+        command = [_program(like), "--port", "0", "--unixsocket", socket, "--dir", folder, "--save", ""]
+        log = Path(folder, "log").open("wb")
+        with log, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process:
+            try:
+                url = f"unix://{quote(str(socket))}"
+                _wait_for(url)
+                yield url
+            finally:
+                process.kill()
+
+
+def _program(like: str) -> Path:
+    with redis.Redis.from_url(like) as client:
+        serving = Path(str(client.info("server").get("executable", "")))
+    return serving if serving.is_file() else bundled().redis_server
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 30
+    with redis.Redis.from_url(url) as client:
+        while True:
+            try:
+                client.ping()
+                return
+            except redis.ConnectionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
+
+
+@contextmanager
+def own_database(beside: str, settings: Settings) -> Iterator[str]:
+    """The URL of a new, migrated database on the server of that URL."""
+    name = f"own_{uuid4().hex}"
+    with psycopg.connect(beside, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            url = psycopg.conninfo.make_conninfo(beside, dbname=name)
+            migrate(url, settings)
+            yield url
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
