@@ -54,13 +54,14 @@ class AsyncEmotionStore:
         *,
         mode: Mode = "add",
         durability: Durability | None = None,
+        idempotency_key: str | None = None,
     ) -> EmotionalState:
         """Decays what is there to now, adds or sets, clamps to [0, 1], drops what is under 0.01; what is true then.
 
         One atomic step in Redis: of two concurrent updates neither is lost. Changes lie in [-1, 1] to add, in [0, 1]
         to set.
         """
-        return await self._run(self._operations.update_emotions(agent_id, changes, mode, durability))
+        return await self._run(self._operations.update_emotions(agent_id, changes, mode, durability, idempotency_key))
 
     async def save_event(
         self,
@@ -73,6 +74,7 @@ class AsyncEmotionStore:
         session_id: UUID | None = None,
         context_factors: Json = None,
         durability: Durability | None = None,
+        idempotency_key: str | None = None,
     ) -> EmotionalEventRecord:
         """Records what happened, and changes what the agent feels in the same atomic step.
 
@@ -81,7 +83,15 @@ class AsyncEmotionStore:
         """
         return await self._run(
             self._operations.save_event(
-                agent_id, event, resulting_emotions, mode, occurred_at, session_id, context_factors, durability
+                agent_id,
+                event,
+                resulting_emotions,
+                mode,
+                occurred_at,
+                session_id,
+                context_factors,
+                durability,
+                idempotency_key,
             )
         )
 
@@ -114,6 +124,7 @@ class AsyncConversationStore:
         emotional_context: Mapping[Any, Any] | Literal["current"] | None = None,
         session_id: UUID | None = None,
         durability: Durability | None = None,
+        idempotency_key: str | None = None,
     ) -> UUID:
         """Appends a message; gives its id (a UUIDv7). `"current"` records what the agent feels in the same step."""
         message = NewMessage(
@@ -124,13 +135,18 @@ class AsyncConversationStore:
             emotional_context=emotional_context,
             session_id=session_id,
         )
-        return (await self._run(self._operations.save_messages(agent_id, [message], durability)))[0]
+        return (await self._run(self._operations.save_messages(agent_id, [message], durability, idempotency_key)))[0]
 
     async def save_messages(
-        self, agent_id: UUID, messages: Sequence[NewMessage], *, durability: Durability | None = None
+        self,
+        agent_id: UUID,
+        messages: Sequence[NewMessage],
+        *,
+        durability: Durability | None = None,
+        idempotency_key: str | None = None,
     ) -> list[UUID]:
         """Appends messages in one round trip, all or none; gives their ids in the same order."""
-        return await self._run(self._operations.save_messages(agent_id, messages, durability))
+        return await self._run(self._operations.save_messages(agent_id, messages, durability, idempotency_key))
 
     async def get_history(
         self, agent_id: UUID, limit: int = 50, *, before: UUID | None = None
@@ -165,10 +181,13 @@ class AsyncMemoryManager:
         importance: float | None = None,
         tags: Sequence[str] = (),
         durability: Durability | None = None,
+        idempotency_key: str | None = None,
     ) -> MemoryRecord:
         """Stores or replaces a memory. `importance` in [0, 1]; None: worked out from type and data."""
         return await self._run(
-            self._operations.store_memory(agent_id, memory_type, key, data, ttl_seconds, importance, tags, durability)
+            self._operations.store_memory(
+                agent_id, memory_type, key, data, ttl_seconds, importance, tags, durability, idempotency_key
+            )
         )
 
     async def retrieve_memory(self, agent_id: UUID, memory_type: str, key: str) -> Any | None:
@@ -180,9 +199,9 @@ class AsyncMemoryManager:
         return await self._run(self._operations.get_memory(agent_id, memory_type, key))
 
     async def get_memories_by_type(
-        self, agent_id: UUID, memory_type: str, limit: int = 50, offset: int = 0
+        self, agent_id: UUID, memory_type: str | None, limit: int = 50, offset: int = 0
     ) -> list[MemoryRecord]:
-        """The memories of a type, by importance, then last access, descending."""
+        """The memories of a type (None: of all), by importance, then last access, descending."""
         return await self._run(self._operations.get_memories_by_type(agent_id, memory_type, limit, offset))
 
     async def delete_memory(

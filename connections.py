@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from banshee_memory.settings import Settings, urls_from
@@ -14,8 +16,15 @@ if TYPE_CHECKING:
 class Connections:
     """The URLs of both servers. Nothing is started or opened before `urls` is first asked for."""
 
-    def __init__(self, redis_url: str | None, database_url: str | None, settings: Settings) -> None:
-        self._named = urls_from(redis_url, database_url)
+    def __init__(
+        self,
+        redis_url: str | None,
+        database_url: str | None,
+        settings: Settings,
+        *,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._named = urls_from(redis_url, database_url, os.environ if environ is None else environ)
         self._settings = settings
         self._lock = threading.Lock()
         self._servers: Servers | None = None

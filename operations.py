@@ -28,7 +28,7 @@ from banshee_memory.records import (
     memory_importance,
 )
 from banshee_memory.settings import Durability, Settings
-from banshee_memory.stamps import fresh_nonce, record_id, to_us
+from banshee_memory.stamps import fresh_nonce, keyed_nonce, record_id, to_us
 from banshee_memory.tiering import conversations, histories, memories, states
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.residency import Residency
@@ -55,6 +55,10 @@ def not_cold(result: object, exc: ColdStoreUnavailable) -> DurabilityUnavailable
         applied=True,
         result=result,
     )
+
+
+def _nonce(keys: AgentKeys, once: str | None, index: int = 0) -> bytes:
+    return fresh_nonce() if once is None else keyed_nonce(keys.agent, once, index)
 
 
 class Operations:
@@ -94,13 +98,19 @@ class Operations:
         return Operation(states.load(self.residency, self._keys(agent_id)))
 
     def update_emotions(
-        self, agent_id: UUID, changes: Mapping[Emotion, float], mode: str, durability: Durability | None
+        self,
+        agent_id: UUID,
+        changes: Mapping[Emotion, float],
+        mode: str,
+        durability: Durability | None,
+        idempotency_key: str | None = None,
     ) -> Operation[EmotionalState]:
         """Changes what it feels."""
         keys, level = self._keys(agent_id), self._level(durability)
         mode = validation.mode(mode, ("add", "set"))
         checked = validation.changes("changes", changes, mode)
-        return self._writing(states.update(self.residency, keys, checked, mode, level), keys, level)
+        once = validation.idempotency_key(idempotency_key)
+        return self._writing(states.update(self.residency, keys, checked, mode, level, once), keys, level)
 
     def save_event(
         self,
@@ -112,26 +122,30 @@ class Operations:
         session_id: UUID | None,
         context_factors: Json,
         durability: Durability | None,
+        idempotency_key: str | None = None,
     ) -> Operation[EmotionalEventRecord]:
         """Records what happened, and what it made the agent feel."""
         keys, level = self._keys(agent_id), self._level(durability)
         mode = validation.mode(mode, ("set", "add", "record"))
         changes = validation.changes("resulting_emotions", resulting_emotions, mode)
-        body = self._event_body(event, context_factors, session_id)
+        once = validation.idempotency_key(idempotency_key)
+        body = self._event_body(event, context_factors, session_id, _nonce(keys, once))
         occurred_us = self._own_time("occurred_at", occurred_at, self.settings.event_retention_days)
 
         def steps() -> Steps[EmotionalEventRecord]:
-            settled = yield from states.record_event(self.residency, keys, body, changes, mode, occurred_us, level)
+            settled = yield from states.record_event(
+                self.residency, keys, body, changes, mode, occurred_us, level, once
+            )
             return settled.placed.record
 
         return self._writing(steps(), keys, level)
 
-    def _event_body(self, event: EmotionalEvent, context_factors: Json, session_id: UUID | None) -> bytes:
+    def _event_body(self, event: EmotionalEvent, context_factors: Json, session_id: UUID | None, nonce: bytes) -> bytes:
         checked = validation.event(event)
         validation.json("event", calls_payload(checked), self.settings)
         context = validation.json("context_factors", context_factors, self.settings)
         session = validation.optional_id("session_id", session_id)
-        return wire.pack(wire.EventBody(fresh_nonce(), checked, context, session.bytes if session else None))
+        return wire.pack(wire.EventBody(nonce, checked, context, session.bytes if session else None))
 
     def _own_time(self, field: str, at: datetime | None, days: int | None) -> int | None:
         return None if at is None else to_us(validation.moment(field, at, oldest_days=days))
@@ -161,19 +175,24 @@ class Operations:
     # --- conversations ---
 
     def save_messages(
-        self, agent_id: UUID, messages: Sequence[NewMessage], durability: Durability | None
+        self,
+        agent_id: UUID,
+        messages: Sequence[NewMessage],
+        durability: Durability | None,
+        idempotency_key: str | None = None,
     ) -> Operation[list[UUID]]:
         """Appends messages, all or none."""
         keys, level = self._keys(agent_id), self._level(durability)
         if isinstance(messages, NewMessage) or len(messages) > self.settings.max_batch:
             raise InvalidInput("messages", f"must be a sequence of at most {self.settings.max_batch} NewMessage")
-        nonces = [fresh_nonce() for _ in messages]
+        once = validation.idempotency_key(idempotency_key)
+        nonces = [_nonce(keys, once, index) for index in range(len(messages))]
         packed = [self._message(message, nonce) for message, nonce in zip(messages, nonces, strict=True)]
 
         def steps() -> Steps[list[UUID]]:
             if not packed:
                 return []
-            places = yield from conversations.append(self.residency, keys, packed, level)
+            places = yield from conversations.append(self.residency, keys, packed, level, once)
             return [record_id(stamp, nonce, at) for (at, stamp), nonce in zip(places, nonces, strict=True)]
 
         return self._writing(steps(), keys, level)
@@ -229,6 +248,7 @@ class Operations:
         importance: float | None,
         tags: Sequence[str],
         durability: Durability | None,
+        idempotency_key: str | None = None,
     ) -> Operation[MemoryRecord]:
         """Stores or replaces a memory."""
         keys, level = self._keys(agent_id), self._level(durability)
@@ -239,7 +259,9 @@ class Operations:
             worth = validation.intensity("importance", importance)
         body = wire.pack(wire.MemoryBody(plain, worth, validation.tags(tags)))
         ttl = validation.ttl(ttl_seconds)
-        return self._writing(memories.store(self.residency, keys, memory_type, key, body, ttl, level), keys, level)
+        once = validation.idempotency_key(idempotency_key)
+        steps = memories.store(self.residency, keys, memory_type, key, body, ttl, level, once)
+        return self._writing(steps, keys, level)
 
     def _name(self, memory_type: str, key: str) -> tuple[str, str]:
         return validation.memory_type(memory_type), validation.text("key", key, self.settings.max_key_bytes)

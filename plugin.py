@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
+from banshee_memory import validation
 from banshee_memory.connections import Connections
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import ColdStoreUnavailable
@@ -118,7 +119,7 @@ class MemoryPlugin:
 
     def flush(self, agent_id: UUID | None = None) -> FlushReport:
         """Returns when everything acknowledged before the call (of that agent) is in PostgreSQL."""
-        return self._drain().flush(agent_id)
+        return self._drain().flush(validation.optional_id("agent_id", agent_id))
 
     def rehydrate(self, agent_id: UUID) -> RehydrateReport:
         """Brings an agent into Redis: its state, the end of its histories, its worthiest memories."""

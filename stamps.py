@@ -7,6 +7,7 @@ The Lua library keeps `seq` under 2^16 (see `lua/library.lua`).
 
 from __future__ import annotations
 
+import hashlib
 import os
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -36,6 +37,12 @@ def stamp_us(stamp: int) -> int:
 def fresh_nonce() -> bytes:
     """Eight random bytes: what makes the id of a record unique whatever the servers' clocks do."""
     return os.urandom(8)
+
+
+def keyed_nonce(agent_id: UUID, idempotency_key: str, index: int) -> bytes:
+    """The nonce of a record that was given an idempotency key: the same when the call is repeated."""
+    name = agent_id.bytes + index.to_bytes(4, "big") + idempotency_key.encode()
+    return hashlib.blake2b(name, digest_size=8).digest()
 
 
 def record_id(stamp: int, nonce: bytes, at_us: int) -> UUID:

@@ -54,13 +54,14 @@ class EmotionStore:
         *,
         mode: Mode = "add",
         durability: Durability | None = None,
+        idempotency_key: str | None = None,
     ) -> EmotionalState:
         """Decays what is there to now, adds or sets, clamps to [0, 1], drops what is under 0.01; what is true then.
 
         One atomic step in Redis: of two concurrent updates neither is lost. Changes lie in [-1, 1] to add, in [0, 1]
         to set.
         """
-        return self._run(self._operations.update_emotions(agent_id, changes, mode, durability))
+        return self._run(self._operations.update_emotions(agent_id, changes, mode, durability, idempotency_key))
 
     def save_event(
         self,
@@ -73,6 +74,7 @@ class EmotionStore:
         session_id: UUID | None = None,
         context_factors: Json = None,
         durability: Durability | None = None,
+        idempotency_key: str | None = None,
     ) -> EmotionalEventRecord:
         """Records what happened, and changes what the agent feels in the same atomic step.
 
@@ -81,7 +83,15 @@ class EmotionStore:
         """
         return self._run(
             self._operations.save_event(
-                agent_id, event, resulting_emotions, mode, occurred_at, session_id, context_factors, durability
+                agent_id,
+                event,
+                resulting_emotions,
+                mode,
+                occurred_at,
+                session_id,
+                context_factors,
+                durability,
+                idempotency_key,
             )
         )
 
@@ -114,6 +124,7 @@ class ConversationStore:
         emotional_context: Mapping[Any, Any] | Literal["current"] | None = None,
         session_id: UUID | None = None,
         durability: Durability | None = None,
+        idempotency_key: str | None = None,
     ) -> UUID:
         """Appends a message; gives its id (a UUIDv7). `"current"` records what the agent feels in the same step."""
         message = NewMessage(
@@ -124,13 +135,18 @@ class ConversationStore:
             emotional_context=emotional_context,
             session_id=session_id,
         )
-        return self._run(self._operations.save_messages(agent_id, [message], durability))[0]
+        return self._run(self._operations.save_messages(agent_id, [message], durability, idempotency_key))[0]
 
     def save_messages(
-        self, agent_id: UUID, messages: Sequence[NewMessage], *, durability: Durability | None = None
+        self,
+        agent_id: UUID,
+        messages: Sequence[NewMessage],
+        *,
+        durability: Durability | None = None,
+        idempotency_key: str | None = None,
     ) -> list[UUID]:
         """Appends messages in one round trip, all or none; gives their ids in the same order."""
-        return self._run(self._operations.save_messages(agent_id, messages, durability))
+        return self._run(self._operations.save_messages(agent_id, messages, durability, idempotency_key))
 
     def get_history(self, agent_id: UUID, limit: int = 50, *, before: UUID | None = None) -> list[ConversationMessage]:
         """The newest `limit` messages (before the one with that id), oldest first, whatever tier each is in."""
@@ -163,10 +179,13 @@ class MemoryManager:
         importance: float | None = None,
         tags: Sequence[str] = (),
         durability: Durability | None = None,
+        idempotency_key: str | None = None,
     ) -> MemoryRecord:
         """Stores or replaces a memory. `importance` in [0, 1]; None: worked out from type and data."""
         return self._run(
-            self._operations.store_memory(agent_id, memory_type, key, data, ttl_seconds, importance, tags, durability)
+            self._operations.store_memory(
+                agent_id, memory_type, key, data, ttl_seconds, importance, tags, durability, idempotency_key
+            )
         )
 
     def retrieve_memory(self, agent_id: UUID, memory_type: str, key: str) -> Any | None:
@@ -178,9 +197,9 @@ class MemoryManager:
         return self._run(self._operations.get_memory(agent_id, memory_type, key))
 
     def get_memories_by_type(
-        self, agent_id: UUID, memory_type: str, limit: int = 50, offset: int = 0
+        self, agent_id: UUID, memory_type: str | None, limit: int = 50, offset: int = 0
     ) -> list[MemoryRecord]:
-        """The memories of a type, by importance, then last access, descending."""
+        """The memories of a type (None: of all), by importance, then last access, descending."""
         return self._run(self._operations.get_memories_by_type(agent_id, memory_type, limit, offset))
 
     def delete_memory(

@@ -145,6 +145,11 @@ def optional_id(field: str, value: object) -> UUID | None:
     return value
 
 
+def idempotency_key(value: object) -> str | None:
+    """A text of at most 256 bytes, or None."""
+    return None if value is None else text("idempotency_key", value, 256)
+
+
 def memory_type(value: object) -> str:
     """A lower-case name of at most 64 letters, digits and underscores."""
     if not isinstance(value, str) or not 0 < len(value) <= 64 or not _TYPE_CHARACTERS.issuperset(value):

@@ -153,7 +153,9 @@ def memory_page(
     return Query(name, params, lambda rows: [_memory(agent, row, now_us) for row in rows])
 
 
-def memories_after(agent: UUID, limit: int, now_us: int, after: MemoryRecord | None = None) -> Query[list[StoredMemory]]:
+def memories_after(
+    agent: UUID, limit: int, now_us: int, after: MemoryRecord | None = None
+) -> Query[list[StoredMemory]]:
     """Living memories of all types after that one, by type and key."""
     memory_type, key = (after.memory_type, after.key) if after else ("", "")
     params = {"agent": agent, "memory_type": memory_type, "key": key, "now": from_us(now_us), "limit": limit}

@@ -45,6 +45,20 @@ def _fcall(name: str, keys: Sequence[str], args: Iterable[Argument], decode: Cal
     return Call(("FCALL", f"banshee{_VERSION}_{name}", len(keys), *keys, *args), decode)
 
 
+def _once(
+    name: str,
+    keys: AgentKeys,
+    at: Sequence[str],
+    args: Sequence[Argument],
+    decode: Callable[[Any], T],
+    once: str | None,
+) -> Call[T]:
+    """A write that is done once for an idempotency key."""
+    if once is None:
+        return _fcall(name, at, args, decode)
+    return _fcall(name, (*at, keys.idem), (*args, once), decode)
+
+
 def _read(name: str, keys: Sequence[str], decode: Callable[[Any], T]) -> Call[T]:
     return Call(("FCALL_RO", f"banshee{_VERSION}_{name}", len(keys), *keys), decode)
 
@@ -127,19 +141,26 @@ def _amounts(changes: Mapping[Emotion, float]) -> list[Argument]:
     return [word for emotion, amount in changes.items() for word in (emotion.value, repr(amount))]
 
 
-def update_emotions(keys: AgentKeys, changes: Mapping[Emotion, float], mode: str) -> Call[EmotionalState | Miss | None]:
+def update_emotions(
+    keys: AgentKeys, changes: Mapping[Emotion, float], mode: str, once: str | None = None
+) -> Call[EmotionalState | Miss | None]:
     """Decays, applies, clamps, drops; gives what is now true."""
-    args = [keys.agent.bytes, mode, *_amounts(changes)]
-    return _fcall("update_emotions", (keys.state, keys.log), args, _or_miss(_state_at))
+    args: list[Argument] = [keys.agent.bytes, mode, *_amounts(changes)]
+    return _once("update_emotions", keys, (keys.state, keys.log), args, _or_miss(_state_at), once)
 
 
 def save_event(
-    keys: AgentKeys, body: bytes, changes: Mapping[Emotion, float], mode: str, occurred_us: int | None
+    keys: AgentKeys,
+    body: bytes,
+    changes: Mapping[Emotion, float],
+    mode: str,
+    occurred_us: int | None,
+    once: str | None = None,
 ) -> Call[wire.SettledEvent | Miss]:
     """Records what happened and what it made the agent feel."""
-    args = [keys.agent.bytes, mode, _time(occurred_us), body, *_amounts(changes)]
+    args: list[Argument] = [keys.agent.bytes, mode, _time(occurred_us), body, *_amounts(changes)]
     decode = _or_miss(lambda element: wire.event_of(keys.agent, element))
-    return _fcall("save_event", (keys.events, keys.log, keys.state), args, decode)
+    return _once("save_event", keys, (keys.events, keys.log, keys.state), args, decode, once)
 
 
 def _time(us: int | None) -> Argument:
@@ -150,13 +171,13 @@ def _time(us: int | None) -> Argument:
 
 
 def append_messages(
-    keys: AgentKeys, messages: Sequence[tuple[int | None, bool, bytes]]
+    keys: AgentKeys, messages: Sequence[tuple[int | None, bool, bytes]], once: str | None = None
 ) -> Call[list[tuple[int, int]] | Miss]:
     """Appends (own time in microseconds or None, with what is felt or not, body); gives the place of each."""
     args: list[Argument] = [keys.agent.bytes]
     for at_us, felt, body in messages:
         args += [_time(at_us), "1" if felt else "", body]
-    return _fcall("append_messages", (keys.messages, keys.log, keys.state), args, _or_miss(_places))
+    return _once("append_messages", keys, (keys.messages, keys.log, keys.state), args, _or_miss(_places), once)
 
 
 def _places(reply: list[Any]) -> list[tuple[int, int]]:
@@ -194,12 +215,20 @@ def _memory(keys: AgentKeys, member: str) -> Callable[[Any], StoredMemory | Miss
 
 
 def store_memory(
-    keys: AgentKeys, memory_type: str, key: str, body: bytes, ttl: float | None, *, blind: bool
+    keys: AgentKeys,
+    memory_type: str,
+    key: str,
+    body: bytes,
+    ttl: float | None,
+    *,
+    blind: bool,
+    once: str | None = None,
 ) -> Call[StoredMemory | Miss | None]:
     """Stores or replaces. `blind`: as new where it is not resident, instead of a miss."""
     member = member_of(memory_type, key)
     args = (keys.agent.bytes, member, "" if ttl is None else repr(ttl), body, "blind" if blind else "")
-    return _fcall("store_memory", (keys.memory(member), keys.memories, keys.log), args, _memory(keys, member))
+    at = (keys.memory(member), keys.memories, keys.log)
+    return _once("store_memory", keys, at, args, _memory(keys, member), once)
 
 
 def get_memory(keys: AgentKeys, memory_type: str, key: str) -> Call[StoredMemory | Miss | None]:
@@ -284,6 +313,12 @@ def evict(keys: Sequence[str]) -> Call[tuple[int, int]]:
 def keep_warm(key: str, ttl: float) -> Call[bool]:
     """Starts the TTL of a clean state or list again; leaves one that has none."""
     return Call(("PEXPIRE", key, int(ttl * 1000), "XX"), bool)
+
+
+def sweep_idempotency(keys: ShardKeys, window: float, cursor: bytes) -> Call[tuple[bytes, int]]:
+    """Forgets the idempotency keys that are older than the window, a page at a time; gives (next cursor, swept)."""
+    args = (repr(window), cursor, 1_000)
+    return _fcall("sweep_idempotency", (keys.idem,), args, lambda reply: (bytes(reply[0]), int(reply[1])))
 
 
 # --- flush ---

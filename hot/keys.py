@@ -22,12 +22,13 @@ class ShardKeys(NamedTuple):
     log: str
     dead: str
     accesses: str
+    idem: str
 
 
 def shard_keys(shard: int) -> ShardKeys:
     """The keys of a shard."""
     tag = f"{PREFIX}{{{shard}}}:"
-    return ShardKeys(shard, tag + "log", tag + "dead", tag + "accesses")
+    return ShardKeys(shard, tag + "log", tag + "dead", tag + "accesses", tag + "idem")
 
 
 class AgentKeys(NamedTuple):
@@ -46,6 +47,11 @@ class AgentKeys(NamedTuple):
     def accesses(self) -> str:
         """The set of memories of its shard that were read and not flushed since."""
         return self.tag + "accesses"
+
+    @property
+    def idem(self) -> str:
+        """The hash of its shard's idempotency keys."""
+        return self.tag + "idem"
 
     @property
     def state(self) -> str:

@@ -158,7 +158,7 @@ redis.register_function {
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_update_emotions',
-  callback = function(KEYS, ARGV)
+  callback = once(2, function(KEYS, ARGV)
     local mode = ARGV[2]
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
     if mode ~= 'add' and mode ~= 'set' then return invalid('mode: neither add nor set') end
@@ -172,5 +172,5 @@ redis.register_function {
     local reply = redis.call('HGETALL', KEYS[1])
     table.insert(reply, 1, now)
     return reply
-  end,
+  end),
 }

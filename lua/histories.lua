@@ -102,7 +102,7 @@ end
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_append_messages',
-  callback = function(KEYS, ARGV)
+  callback = once(3, function(KEYS, ARGV)
     local now = now_us()
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
     if #ARGV < 4 or (#ARGV - 1) % 3 ~= 0 then return invalid('messages: not in threes') end
@@ -126,7 +126,7 @@ redis.register_function {
       reply[#reply + 1] = time_in(element)
     end
     return reply
-  end,
+  end),
 }
 
 -- banshee1_save_event: what happened, and what the agent feels after it, in one step.
@@ -139,7 +139,7 @@ redis.register_function {
 -- each change: length of the name, name, amount (double).
 redis.register_function {
   function_name = 'banshee1_save_event',
-  callback = function(KEYS, ARGV)
+  callback = once(3, function(KEYS, ARGV)
     local now = now_us()
     local mode = ARGV[2]
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
@@ -161,7 +161,7 @@ redis.register_function {
       apply(KEYS[3], fields, mode, changes, at or now, now, tonumber(ms), tonumber(seq))
     end
     return element
-  end,
+  end),
 }
 
 -- Merges two lists of elements, each in order of place; of two with one stamp the first list's stays.

@@ -38,7 +38,7 @@ end
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_store_memory',
-  callback = function(KEYS, ARGV)
+  callback = once(3, function(KEYS, ARGV)
     local agent, member, blind = ARGV[1], ARGV[2], ARGV[5] == 'blind'
     if not is_agent(agent) then return invalid('agent: not 16 bytes') end
     if not member or not string.find(member, '^[a-z0-9_]+:.') then return invalid('member: not <type>:<key>') end
@@ -56,7 +56,7 @@ redis.register_function {
     value = 'P' .. pack_stamp(ms, seq) .. struct.pack(HEADER, expires, m.count, m.accessed, m.created, now) .. ARGV[4]
     redis.call('SET', KEYS[1], value)
     return value
-  end,
+  end),
 }
 
 -- banshee1_get_memory: reads without counting.

@@ -32,9 +32,10 @@ def append(
     keys: AgentKeys,
     messages: Sequence[tuple[int | None, bool, bytes]],
     level: Durability,
+    once: str | None,
 ) -> Steps[list[tuple[int, int]]]:
     """Appends messages, all or none; gives the place of each. What the agent feels must be resident if it is asked."""
-    call = calls.append_messages(keys, messages)
+    call = calls.append_messages(keys, messages, once)
     places = yield from insist(call, lambda: states.rehydrate(residency, keys), level)
     return places  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""All that PostgreSQL has of an agent, as lines of the import format. Flush the agent first: then that is all there is."""
+"""All that PostgreSQL has of an agent, as lines of the import format. Flush first: then that is all there is."""
 
 from __future__ import annotations
 

@@ -27,12 +27,13 @@ def store(
     body: bytes,
     ttl: float | None,
     level: Durability,
+    once: str | None,
 ) -> Steps[MemoryRecord]:
     """Stores or replaces. A replaced memory keeps its creation time and access count, so it must be resident; while
     PostgreSQL is away, one that is not is stored as new."""
 
     def call(blind: bool) -> calls.Call[Any]:
-        return calls.store_memory(keys, memory_type, key, body, ttl, blind=blind)
+        return calls.store_memory(keys, memory_type, key, body, ttl, blind=blind, once=once)
 
     try:
         stored = yield from insist(call(False), lambda: rehydrate(residency, keys, memory_type, key), level)

@@ -51,10 +51,15 @@ def rehydrate(residency: Residency, keys: AgentKeys) -> Steps[StoredState | None
 
 
 def update(
-    residency: Residency, keys: AgentKeys, changes: Mapping[Emotion, float], mode: str, level: Durability
+    residency: Residency,
+    keys: AgentKeys,
+    changes: Mapping[Emotion, float],
+    mode: str,
+    level: Durability,
+    once: str | None,
 ) -> Steps[EmotionalState]:
     """Changes what it feels, in one step; gives what is now true."""
-    call = calls.update_emotions(keys, changes, mode)
+    call = calls.update_emotions(keys, changes, mode, once)
     state = yield from insist(call, lambda: rehydrate(residency, keys), level)
     return state  # type: ignore[no-any-return]
 
@@ -67,8 +72,9 @@ def record_event(
     mode: str,
     occurred_us: int | None,
     level: Durability,
+    once: str | None,
 ) -> Steps[SettledEvent]:
     """Records what happened and what it made the agent feel, in one step."""
-    call = calls.save_event(keys, body, changes, mode, occurred_us)
+    call = calls.save_event(keys, body, changes, mode, occurred_us, once)
     event = yield from insist(call, lambda: rehydrate(residency, keys), level)
     return event  # type: ignore[no-any-return]

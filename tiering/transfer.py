@@ -1,8 +1,8 @@
 """The JSON Lines format of `import` and `export`: one record a line, tagged by `type`. `docs/import-format.md` is its
 description for people.
 
-An agent is a UUID, or any name, which stands for the UUIDv5 of that name. What happened at a time says so by `at`, or by
-`ago`: seconds before the import began.
+An agent is a UUID, or any name, which stands for the UUIDv5 of that name. A time is given as `at`, or as `ago`: seconds
+before the import began.
 """
 
 from __future__ import annotations

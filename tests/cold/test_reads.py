@@ -44,7 +44,7 @@ JSON: list[Any] = [
     -1.7976931348623157e308,
     9007199254740993,
     "1e23",
-    "😀 \\u0000 \" \\ \n\t\x7f\u2028",
+    '😀 \\u0000 " \\ \n\t\x7f\u2028',
     [],
     {},
     [[1.0, 1], {"": "empty key", "a.b": None, "😀": [1e16, 10**16]}],
@@ -81,7 +81,9 @@ def test_json_comes_back_as_it_went_in(store: ColdStore, agent: UUID, value: Any
     assert same(remembered.record.data, value)
 
 
-@pytest.mark.parametrize("content", ["😀𐍈", " ", "a\r\n\tb", "x" * 999_999, "\x01\x7f\u2028\ufeff", "'; DROP TABLE agents --"])
+@pytest.mark.parametrize(
+    "content", ["😀𐍈", " ", "a\r\n\tb", "x" * 999_999, "\x01\x7f\u2028\ufeff", "'; DROP TABLE agents --"]
+)
 def test_text_comes_back_as_it_went_in(store: ColdStore, agent: UUID, content: str) -> None:
     said = message(agent, content=content, role="tool", tokens_used=2**40, session_id=uuid4())
     kept = memory(agent, key=content[:100], memory_type="fact", tags=(content[:100], "", "{a,b}", 'c"d'))
@@ -175,7 +177,9 @@ def test_memories_come_by_worth_then_by_name(store: ColdStore, agent: UUID) -> N
         kept("c", 0.1, 99),
     ]
     expired = memory(agent, key="old", expires_at=from_us(NOON_US + 5))
-    write(store, *(memory_row(agent, one) for one in reversed(ordered)), memory_row(agent, expired), tombstone(agent, 1))
+    write(
+        store, *(memory_row(agent, one) for one in reversed(ordered)), memory_row(agent, expired), tombstone(agent, 1)
+    )
 
     now = NOON_US + 5
     assert store.fetch(reads.memory_page(agent, None, now, 10)) == ordered

@@ -1,0 +1,148 @@
+"""Commands about one agent: show, trends, search, rehydrate, evict."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import click
+
+from banshee_memory.cli.target import Target, json_option, pass_target
+from banshee_memory.errors import InvalidInput
+
+_MESSAGES = 10
+_MEMORIES = 10
+
+
+class Agent(click.ParamType):
+    """A UUID, or a name."""
+
+    name = "agent"
+
+    def convert(self, value: str | UUID, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
+        """The agent's id."""
+        from banshee_memory.tiering.transfer import agent_of
+
+        if isinstance(value, UUID):
+            return value
+        try:
+            return agent_of(value)
+        except InvalidInput as exc:
+            self.fail(exc.reason, param, ctx)
+
+
+agent_argument = click.argument("agent", type=Agent(), metavar="AGENT")
+
+
+@click.command()
+@agent_argument
+@click.option("--messages", default=_MESSAGES, show_default=True, help="How many of the newest messages.")
+@click.option("--memories", default=_MEMORIES, show_default=True, help="How many of the worthiest memories.")
+@json_option
+@pass_target
+def show(target: Target, agent: UUID, messages: int, memories: int, as_json: bool) -> None:
+    """What an agent feels now, its latest messages and its worthiest memories."""
+    from banshee_memory.cli import screen
+
+    with target.plugin() as memory:
+        state = memory.emotions.load_state(agent)
+        history = memory.conversations.get_history(agent, messages)
+        known = memory.memories.get_memories_by_type(agent, None, memories)
+        totals = memory.conversations.get_conversation_stats(agent)
+    if as_json:
+        screen.emit({"agent": agent, "state": state, "messages": history, "memories": known, "totals": totals})
+        return
+    if state is None and not totals.total_messages and not known:
+        screen.show(f"Nothing is known of {agent}.")
+        return
+    felt = f"feels ({screen.mood(state)})" if state else "feels"
+    screen.show(screen.feelings(f"{agent} {felt}", state.emotions if state else {}))
+    tokens = f"{totals.total_tokens:,} tokens"
+    screen.show(screen.conversation(f"{totals.total_messages:,} messages, {tokens}; the latest", history))
+    screen.show(screen.knowledge("Memories, the worthiest first", known))
+
+
+@click.command()
+@agent_argument
+@click.option("--hours", default=24.0, show_default=True, help="How far back.")
+@click.option("--bucket", type=float, metavar="MINUTES", help="Means over so many minutes, not each event.")
+@json_option
+@pass_target
+def trends(target: Target, agent: UUID, hours: float, bucket: float | None, as_json: bool) -> None:
+    """How an agent felt after each event of the last hours, oldest first."""
+    from banshee_memory.cli import screen
+
+    with target.plugin() as memory:
+        points = memory.emotions.get_emotional_trends(agent, hours, bucket=_minutes(bucket))
+    if as_json:
+        screen.emit(points)
+        return
+    rows = (
+        (screen.when(p.at), f"{p.valence:+.2f}", f"{p.arousal:.2f}", f"{p.intensity:.2f}", screen.bar(p.intensity, 12))
+        for p in points
+    )
+    columns = ("time (UTC)", "valence", "arousal", "intensity", "")
+    screen.show(screen.listing(f"{agent}, the last {hours:g} hours", columns, rows, right=columns[1:4]))
+
+
+def _minutes(bucket: float | None) -> timedelta | None:
+    try:
+        return None if bucket is None else timedelta(minutes=bucket)
+    except (OverflowError, ValueError):
+        raise click.BadParameter(f"{bucket!r} is no number of minutes", param_hint="--bucket") from None
+
+
+@click.command()
+@agent_argument
+@click.argument("query")
+@click.option("--limit", default=20, show_default=True, help="At most so many messages.")
+@json_option
+@pass_target
+def search(target: Target, agent: UUID, query: str, limit: int, as_json: bool) -> None:
+    """An agent's messages that match, best first: words, "a phrase", or, -without."""
+    from banshee_memory.cli import screen
+
+    with target.plugin() as memory:
+        found = memory.conversations.search_messages(agent, query, limit)
+    if as_json:
+        screen.emit(found)
+        return
+    screen.show(screen.conversation(f"{len(found)} messages match, best first", found))
+
+
+@click.command()
+@agent_argument
+@json_option
+@pass_target
+def rehydrate(target: Target, agent: UUID, as_json: bool) -> None:
+    """Bring an agent into Redis: its state, the end of its histories, its worthiest memories."""
+    from banshee_memory.cli import screen
+
+    with target.plugin() as memory, screen.busy("Rehydrating"):
+        report = memory.rehydrate(agent)
+    if as_json:
+        screen.emit(report)
+        return
+    state = "its state, " if report.state else ""
+    counts = f"{report.messages} messages, {report.events} events and {report.memories} memories"
+    screen.show(f"{agent}: {state}{counts} came back.")
+
+
+@click.command()
+@agent_argument
+@json_option
+@pass_target
+def evict(target: Target, agent: UUID, as_json: bool) -> None:
+    """Flush an agent and drop it from Redis; what is not flushed stays."""
+    from banshee_memory.cli import screen
+
+    with target.plugin() as memory, screen.busy("Evicting"):
+        report = memory.evict(agent)
+    if as_json:
+        screen.emit(report)
+        return
+    kept = f"; {report.kept} became dirty meanwhile and stay" if report.kept else ""
+    screen.show(f"{agent}: {report.flushed.records} records were flushed, {report.dropped} keys dropped{kept}.")
+
+
+COMMANDS = (show, trends, search, rehydrate, evict)

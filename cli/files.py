@@ -1,0 +1,114 @@
+"""Commands that read and write the import format: import, export."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import click
+
+from banshee_memory.cli.agents import agent_argument
+from banshee_memory.cli.target import Target, json_option, pass_target
+
+if TYPE_CHECKING:
+    from banshee_memory.tiering.transfer import Line
+
+Advance = Callable[[str, int], None]
+
+
+class LinesOf:
+    """The records of a file, each time anew. Says how far it is: the first time it checks, the second it imports."""
+
+    def __init__(self, path: Path, advance: Advance) -> None:
+        self._path = path
+        self._advance = advance
+        self._passes = iter(("Checking", "Importing"))
+
+    def __iter__(self) -> Iterator[Line]:
+        from banshee_memory.tiering.transfer import parse
+
+        return parse(self._bytes(next(self._passes, "Reading")))
+
+    def _bytes(self, doing: str) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            for line in file:
+                self._advance(doing, len(line))
+                yield line
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--skip-expired", is_flag=True, help="Leave out what is beyond retention, instead of refusing all.")
+@json_option
+@pass_target
+def import_(target: Target, file: Path, skip_expired: bool, as_json: bool) -> None:
+    """Put the records of a JSON Lines file in (- reads standard input).
+
+    The whole file is checked first: if a record cannot go in, none does. See docs/import-format.md.
+    """
+    from banshee_memory.cli import screen
+
+    with target.plugin() as memory, _lines(file) as lines:
+        report = memory.import_(lines, skip_expired=skip_expired)
+    if as_json:
+        screen.emit(report)
+        return
+    counts = f"{report.messages:,} messages, {report.events:,} events, {report.states:,} states, "
+    skipped = f"; {report.skipped:,} had expired" if report.skipped else ""
+    screen.show(f"{counts}{report.memories:,} memories of {report.agents:,} agents went in{skipped}.")
+
+
+@contextmanager
+def _lines(file: Path) -> Iterator[Iterable[Line]]:
+    from banshee_memory.tiering.transfer import parse
+
+    if str(file) == "-":
+        yield parse(sys.stdin.buffer)
+    elif not file.is_file():  # a pipe cannot be read twice
+        with file.open("rb") as pipe:
+            yield parse(pipe)
+    else:
+        with _progress(file.stat().st_size) as advance:
+            yield LinesOf(file, advance)
+
+
+@contextmanager
+def _progress(size: int) -> Iterator[Advance]:
+    """A bar for each pass over the file, on a terminal."""
+    from rich.progress import Progress, TaskID
+
+    from banshee_memory.cli import screen
+
+    screen_ = screen.console(errors=True)
+    tasks: dict[str, TaskID] = {}
+    with Progress(console=screen_, disable=not screen_.is_terminal, transient=True) as progress:
+
+        def advance(doing: str, count: int) -> None:
+            if doing not in tasks:
+                tasks[doing] = progress.add_task(doing, total=size)
+            progress.advance(tasks[doing], count)
+
+        yield advance
+
+
+@click.command()
+@agent_argument
+@click.option("-o", "--output", type=click.File("wb"), default="-", help="Where to (default: standard output).")
+@pass_target
+def export(target: Target, agent: UUID, output: click.utils.LazyFile) -> None:
+    """Write all that is known of an agent as JSON Lines, which `banshee import` takes.
+
+    It is flushed first.
+    """
+    from banshee_memory.tiering.transfer import dump
+
+    with target.plugin() as memory:
+        for line in memory.export(agent):
+            output.write(dump(line) + b"\n")
+
+
+COMMANDS = (import_, export)

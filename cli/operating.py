@@ -1,0 +1,166 @@
+"""Commands about the stores as a whole: flush, stats, doctor, dead-letters, migrate, daemon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import click
+
+from banshee_memory.cli.agents import Agent
+from banshee_memory.cli.faults import FAILED
+from banshee_memory.cli.target import Target, json_option, pass_target
+
+if TYPE_CHECKING:
+    from banshee_memory.records import FlushReport, Stats
+
+
+@click.command()
+@click.option("--agent", type=Agent(), help="Only what this agent's shard holds.")
+@json_option
+@pass_target
+def flush(target: Target, agent: UUID | None, as_json: bool) -> None:
+    """Carry everything that is only in Redis to PostgreSQL."""
+    from banshee_memory.cli import screen
+
+    with target.plugin() as memory, screen.busy("Flushing"):
+        report = memory.flush(agent)
+    if as_json:
+        screen.emit(report)
+        return
+    screen.show(screen.pairs("Flushed", flushed(report)))
+
+
+def flushed(report: FlushReport) -> dict[str, object]:
+    """What a flush did, in words."""
+    words: dict[str, object] = {
+        "messages": f"{report.messages:,}",
+        "events": f"{report.events:,}",
+        "states": f"{report.states:,}",
+        "memories": f"{report.memories:,}",
+    }
+    rare = {
+        "there already": report.duplicates,
+        "beyond retention": report.expired,
+        "dead letters": report.poisoned,
+    }
+    words.update({name: f"{count:,}" for name, count in rare.items() if count})
+    return words | {"in": f"{report.seconds * 1e3:,.1f} ms"}
+
+
+@click.command()
+@json_option
+@pass_target
+def stats(target: Target, as_json: bool) -> None:
+    """Both tiers at a glance."""
+    from banshee_memory.cli import screen
+
+    with target.plugin() as memory:
+        found = memory.stats()
+    if as_json:
+        screen.emit(found)
+        return
+    rows = ((name, f"{count:,}", found.partitions.get(name, 0)) for name, count in found.rows.items())
+    tables = screen.listing("Tables", ("table", "rows (est.)", "partitions"), rows, right=("rows (est.)", "partitions"))
+    screen.show(screen.pairs("Redis", _hot(found)), "", screen.pairs("PostgreSQL", _cold(found)), "", tables)
+
+
+def _hot(found: Stats) -> dict[str, object]:
+    age = found.backlog.oldest_age
+    limit = f"of {_mib(found.redis_max_memory)}" if found.redis_max_memory else "(no limit is set)"
+    return {
+        "agents hot": f"about {found.agents_hot:,} (from {found.agents_hot_sample:,} sampled keys)",
+        "backlog": f"{found.backlog.records:,} records, about {_mib(found.backlog.bytes)}",
+        "oldest unflushed": "-" if age is None else f"{age:,.1f} s",
+        "dead letters": f"{found.dead_letters:,}",
+        "memory": f"{_mib(found.redis_used_memory)} {limit}",
+    }
+
+
+def _cold(found: Stats) -> dict[str, object]:
+    return {"agents": f"{found.agents:,}", "database": _mib(found.database_bytes)}
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
+
+
+@click.command()
+@click.option("--load", is_flag=True, help="Load the Lua library first, whatever is there.")
+@json_option
+@pass_target
+def doctor(target: Target, load: bool, as_json: bool) -> None:
+    """Look both servers over; exits 1 if something is to be mended."""
+    from banshee_memory.cli import screen
+    from banshee_memory.tiering.doctor import examine
+
+    with target.tiers() as (settings, hot, cold):
+        if load:
+            hot.load_library()
+        checks = examine(settings, hot, cold)
+    if as_json:
+        screen.emit(checks)
+    else:
+        rows = ((check.level, check.name, check.said) for check in checks)
+        screen.show(screen.listing("Doctor", ("", "what", "found"), rows))
+    if any(check.level == "problem" for check in checks):
+        raise click.exceptions.Exit(FAILED)
+
+
+@click.command("dead-letters")
+@click.option("--limit", default=100, show_default=True, help="At most so many, the oldest first.")
+@json_option
+@pass_target
+def dead_letters(target: Target, limit: int, as_json: bool) -> None:
+    """The records that PostgreSQL could not take, with the reasons; without their content."""
+    from banshee_memory.cli import screen
+    from banshee_memory.tiering.doctor import dead_letters as found_in
+
+    if limit < 1:
+        raise click.BadParameter("must be at least 1", param_hint="--limit")
+    with target.tiers() as (settings, hot, _):
+        letters = found_in(settings, hot, limit)
+    if as_json:
+        screen.emit(letters)
+        return
+    rows = ((screen.when(x.buried_at), x.kind or "-", x.agent_id or "-", x.bytes, x.reason) for x in letters)
+    columns = ("buried (UTC)", "kind", "agent", "bytes", "reason")
+    screen.show(screen.listing(f"{len(letters)} dead letters", columns, rows, right=("bytes",)))
+
+
+@click.command()
+@click.option("--status", is_flag=True, help="Only say what was applied and what is to be.")
+@json_option
+@pass_target
+def migrate(target: Target, status: bool, as_json: bool) -> None:
+    """Bring the database up to the schema of this version."""
+    from banshee_memory.cli import screen
+    from banshee_memory.cold import migrate as migrations
+
+    with target.urls() as (_, database_url):
+        applied = [] if status else migrations.migrate(database_url, target.settings())
+        every = migrations.status(database_url, target.settings())
+    if as_json:
+        screen.emit([{"name": m.name, "applied_at": m.applied_at, "now": m.name in applied} for m in every])
+        return
+    rows = ((m.name, "to be applied" if m.applied_at is None else screen.when(m.applied_at)) for m in every)
+    screen.show(screen.listing(f"{len(applied)} migrations were applied now", ("migration", "applied (UTC)"), rows))
+
+
+@click.command()
+@pass_target
+def daemon(target: Target) -> None:
+    """Carry records to PostgreSQL all the time, and keep its partitions in order.
+
+    Runs until SIGTERM or SIGINT, then carries the rest, and exits 1 if something is left. Any number of daemons may
+    run beside each other. Logs go to standard error: as JSON where that is no terminal.
+    """
+    from banshee_memory.tiering.daemon import Daemon, logger
+
+    with target.tiers() as (settings, hot, cold):
+        whole = Daemon(settings, hot, cold, logger()).run()
+    if not whole:
+        raise click.exceptions.Exit(FAILED)
+
+
+COMMANDS = (flush, stats, migrate, doctor, dead_letters, daemon)

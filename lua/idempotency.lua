@@ -1,0 +1,44 @@
+-- Retries that are safe: a call that brings a key is done once within the window, and answered as it was the first time.
+-- The shard's `idem` is a hash, `<agent><key>`: the time of the call (double, microseconds) and its reply (MessagePack).
+-- It has no TTL: what Redis may evict would let a retry through. The daemon sweeps what is older than the window.
+
+local LONGEST_KEY = 256
+
+-- A function that may be called with one KEYS more than it has (idem) and one ARGV more, the last (the idempotency key).
+local function once(keys, run)
+  return function(KEYS, ARGV)
+    if #KEYS == keys then return run(KEYS, ARGV) end
+    local key = table.remove(ARGV)
+    if not key or key == '' or #key > LONGEST_KEY then return invalid('idempotency_key: not 1 to 256 bytes') end
+    if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
+    local idem, field = KEYS[keys + 1], ARGV[1] .. key
+    local first = redis.call('HGET', idem, field)
+    if first then return cmsgpack.unpack(string.sub(first, 9)) end
+    local reply = run(KEYS, ARGV)
+    if type(reply) == 'table' and (reply.err or reply.ok) then return reply end
+    redis.call('HSET', idem, field, struct.pack('>d', now_us()) .. cmsgpack.pack(reply))
+    return reply
+  end
+end
+
+-- banshee1_sweep_idempotency: forgets calls that are older than the window.
+--   KEYS   idem
+--   ARGV   window in seconds, cursor ('0' to begin), how many to look at
+--   reply  [next cursor ('0' = done), swept]
+redis.register_function {
+  function_name = 'banshee1_sweep_idempotency',
+  callback = function(KEYS, ARGV)
+    local window = number_in(ARGV[1], 0, 3155760000)
+    if not window then return invalid('window: not seconds') end
+    local before, swept = now_us() - window * 1000000, 0
+    local page = redis.call('HSCAN', KEYS[1], ARGV[2], 'COUNT', ARGV[3])
+    for i = 1, #page[2], 2 do
+      if struct.unpack('>d', page[2][i + 1]) < before then
+        redis.call('HDEL', KEYS[1], page[2][i])
+        swept = swept + 1
+      end
+    end
+    return { page[1], swept }
+  end,
+  flags = { 'allow-oom' },
+}

@@ -1,0 +1,159 @@
+"""What is well and what is not with the two servers, in words for the person who runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from banshee_memory.cold.client import ColdStore
+from banshee_memory.errors import BansheeError
+from banshee_memory.hot import calls
+from banshee_memory.hot.calls import Entry
+from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.keys import shard_keys
+from banshee_memory.hot.library import shipped_version
+from banshee_memory.records import Health
+from banshee_memory.settings import Settings
+from banshee_memory.stamps import from_us, stamp_of, stamp_us
+from banshee_memory.tiering import report
+
+_PATIENCE = 60.0
+"""Records that are older than this were forgotten by the daemon, however busy it is."""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """Something that was looked at. A `note` is worth knowing; a `problem` is to be mended."""
+
+    name: str
+    level: Literal["ok", "note", "problem"]
+    said: str
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that could not go to PostgreSQL, without its content."""
+
+    shard: int
+    buried_at: datetime
+    entry: str
+    kind: str | None
+    agent_id: UUID | None
+    bytes: int
+    reason: str
+
+
+def examine(settings: Settings, hot: HotStore, cold: ColdStore) -> list[Check]:
+    """Every check that the servers can be asked for. A server that is down is one of them, not an error."""
+    health = report.health(hot, cold)
+    checks = list(_connections(health))
+    if health.redis_connected:
+        try:
+            checks += _redis(settings, hot)
+        except BansheeError as exc:
+            checks.append(Check("Redis", "problem", str(exc)))
+    return checks
+
+
+def _connections(health: Health) -> Iterator[Check]:
+    if health.redis_connected:
+        yield Check("Redis", "ok", f"{health.redis_version}, {_milliseconds(health.redis_latency)} a round trip")
+    if health.postgres_connected:
+        said = f"PostgreSQL {health.postgres_version}, {_milliseconds(health.postgres_latency)} a round trip"
+        yield Check("PostgreSQL", "ok", f"{said}; the schema is this version's")
+    for problem in health.problems:
+        yield Check("connection", "problem", problem)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return f"{(seconds or 0.0) * 1e3:.2f} ms"
+
+
+def _redis(settings: Settings, hot: HotStore) -> Iterator[Check]:
+    info = hot.info()
+    yield _library(hot)
+    yield Check("shards", "ok", f"{settings.shards}, as both stores were first used with")
+    yield _memory(info)
+    yield _append_only(info, hot)
+    yield _unflushed(settings, hot)
+    yield _dead_letters(settings, hot)
+
+
+def _library(hot: HotStore) -> Check:
+    loaded, shipped = hot.run(calls.version()), shipped_version()
+    said = f"{_dotted(loaded)} is loaded"
+    if loaded == shipped:
+        return Check("Lua library", "ok", said)
+    return Check("Lua library", "note", f"{said}, this package ships {_dotted(shipped)}")
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _memory(info: dict[str, str]) -> Check:
+    policy, most = info.get("maxmemory_policy", "noeviction"), int(info.get("maxmemory", 0))
+    used = f"{int(info.get('used_memory', 0)) / 2**20:,.1f} MiB"
+    if not most:
+        return Check("memory", "note", f"{used} used, {policy}; no maxmemory is set, so nothing bounds it")
+    return Check("memory", "ok", f"{used} of {most / 2**20:,.1f} MiB used, {policy}")
+
+
+def _append_only(info: dict[str, str], hot: HotStore) -> Check:
+    name = "append-only file"
+    if info.get("aof_enabled") != "1":
+        return Check(name, "note", "off: a crash of Redis loses what is not in PostgreSQL yet")
+    try:
+        told = hot.run(calls.configuration("appendfsync", "no-appendfsync-on-rewrite"))
+    except BansheeError:
+        return Check(name, "note", "on; how often it is synced, this server does not tell")
+    if told.get("no-appendfsync-on-rewrite") == "yes":
+        return Check(name, "note", "on, not synced while it is rewritten: a crash can lose up to 30 s of writes")
+    lost = {"always": "a crash loses nothing", "everysec": "a crash can lose up to 2 s of writes"}
+    policy = told.get("appendfsync", "")
+    return Check(name, "ok", f"on, synced {policy}: {lost.get(policy, 'a crash can lose up to 30 s of writes')}")
+
+
+def _unflushed(settings: Settings, hot: HotStore) -> Check:
+    backlog = report.backlog(settings, hot)
+    if backlog.oldest_age is None:
+        return Check("unflushed", "ok", "nothing: all of it is in PostgreSQL")
+    said = f"{backlog.records:,} records, the oldest {backlog.oldest_age:,.1f} s old"
+    if backlog.oldest_age > _PATIENCE + settings.flush_after:
+        return Check("unflushed", "problem", f"{said}: run `banshee daemon`, or `banshee flush` once")
+    return Check("unflushed", "ok", said)
+
+
+def _dead_letters(settings: Settings, hot: HotStore) -> Check:
+    lengths = hot.run_all([calls.dead_letters(shard_keys(number)) for number in range(settings.shards)])
+    if not sum(lengths):
+        return Check("dead letters", "ok", "none")
+    return Check("dead letters", "note", f"{sum(lengths):,} (see `banshee dead-letters`)")
+
+
+def dead_letters(settings: Settings, hot: HotStore, limit: int) -> list[DeadLetter]:
+    """The oldest dead letters."""
+    shards = range(settings.shards)
+    pages = hot.run_all([calls.dead_letter_page(shard_keys(shard), limit) for shard in shards])
+    letters = [_letter(shard, entry) for shard, page in zip(shards, pages, strict=True) for entry in page]
+    return sorted(letters, key=lambda letter: (letter.buried_at, letter.shard))[:limit]
+
+
+def _letter(shard: int, entry: Entry) -> DeadLetter:
+    fields = dict(zip(entry.raw[::2], entry.raw[1::2], strict=False))
+    head = fields.get(b"k", b"")
+    return DeadLetter(
+        shard=shard,
+        buried_at=from_us(stamp_us(stamp_of(entry.id))),
+        entry=_text(fields.get(b"id", b"")),
+        kind=_text(head[:1]) or None,
+        agent_id=UUID(bytes=head[1:]) if len(head) == 17 else None,
+        bytes=len(fields.get(b"p", b"")),
+        reason=_text(fields.get(b"reason", b"")),
+    )
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
