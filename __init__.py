@@ -40,7 +40,7 @@ from banshee_memory.records import (
     UnexpectedEvent,
     UserFeedback,
 )
-from banshee_memory.settings import Durability, Settings
+from banshee_memory.settings import Durability, MemoryPolicy, Settings
 
 __version__ = "0.1.0"
 
@@ -70,6 +70,7 @@ __all__ = [
     "IncompatibleSchema",
     "InvalidInput",
     "MemoryPlugin",
+    "MemoryPolicy",
     "MemoryRecall",
     "MemoryRecord",
     "NewMessage",

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from banshee_memory.aio_stores import AsyncConversationStore, AsyncEmotionStore, AsyncMemoryManager
+from banshee_memory.aio_stores import AsyncConversationStore, AsyncEmotionStore, AsyncMemoryManager, AsyncSessionStore
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import ColdStoreUnavailable
 from banshee_memory.operations import Operation, Operations, not_cold
@@ -46,6 +46,7 @@ class AsyncMemoryPlugin:
     emotions: AsyncEmotionStore
     conversations: AsyncConversationStore
     memories: AsyncMemoryManager
+    sessions: AsyncSessionStore
 
     def __init__(
         self, database_url: str | None = None, redis_url: str | None = None, *, settings: Settings | None = None
@@ -58,6 +59,7 @@ class AsyncMemoryPlugin:
         self.emotions = AsyncEmotionStore(self._run, self._operations)
         self.conversations = AsyncConversationStore(self._run, self._operations)
         self.memories = AsyncMemoryManager(self._run, self._operations)
+        self.sessions = AsyncSessionStore(self._run, self._operations)
 
     async def __aenter__(self) -> AsyncMemoryPlugin:
         await self._open()

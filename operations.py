@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4, uuid5
 
 from banshee_memory import validation
 from banshee_memory.emotions import Emotion, EmotionalState
@@ -14,6 +14,8 @@ from banshee_memory.errors import ColdStoreUnavailable, DurabilityUnavailable, I
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.records import (
+    MEMORY_TYPES,
+    AgentSession,
     ConversationMessage,
     ConversationStats,
     EmotionalEvent,
@@ -25,11 +27,12 @@ from banshee_memory.records import (
     NewMessage,
     RehydrateReport,
     TrendPoint,
+    known,
     memory_importance,
 )
-from banshee_memory.settings import Durability, Settings
+from banshee_memory.settings import Durability, MemoryPolicy, Settings
 from banshee_memory.stamps import fresh_nonce, keyed_nonce, record_id, to_us
-from banshee_memory.tiering import conversations, histories, memories, states
+from banshee_memory.tiering import conversations, histories, memories, sessions, states
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.residency import Residency
 from banshee_memory.tiering.steps import Steps, write
@@ -253,15 +256,29 @@ class Operations:
         """Stores or replaces a memory."""
         keys, level = self._keys(agent_id), self._level(durability)
         memory_type, key = self._name(memory_type, key)
+        policy = self._policy(memory_type)
         plain = validation.json("data", data, self.settings)
-        worth = memory_importance(memory_type, plain)
-        if importance is not None:
-            worth = validation.intensity("importance", importance)
+        given = policy.importance if importance is None else importance
+        worth = memory_importance(memory_type, plain) if given is None else validation.intensity("importance", given)
         body = wire.pack(wire.MemoryBody(plain, worth, validation.tags(tags)))
-        ttl = validation.ttl(ttl_seconds)
+        ttl = validation.ttl(policy.ttl_seconds if ttl_seconds is None else ttl_seconds)
+        if policy.volatile and ttl is None:
+            ttl = self.settings.hot_ttl
         once = validation.idempotency_key(idempotency_key)
-        steps = memories.store(self.residency, keys, memory_type, key, body, ttl, level, once)
-        return self._writing(steps, keys, level)
+
+        def steps() -> Steps[MemoryRecord]:
+            stored = yield from memories.store(
+                self.residency, keys, memory_type, key, body, ttl, level, once, volatile=policy.volatile
+            )
+            return known(stored)
+
+        return self._writing(steps(), keys, level)
+
+    def _policy(self, memory_type: str) -> MemoryPolicy:
+        policy = self.settings.memory_policies.get(memory_type)
+        if policy is None and memory_type not in MEMORY_TYPES:
+            raise InvalidInput("memory_type", f"{memory_type!r} is not registered (Settings.memory_policies)")
+        return policy or MemoryPolicy()
 
     def _name(self, memory_type: str, key: str) -> tuple[str, str]:
         return validation.memory_type(memory_type), validation.text("key", key, self.settings.max_key_bytes)
@@ -272,8 +289,8 @@ class Operations:
         memory_type, key = self._name(memory_type, key)
 
         def steps() -> Steps[Any]:
-            record = yield from memories.read(self.residency, keys, memory_type, key, counted=True)
-            return record.data if record else None
+            stored = yield from memories.read(self.residency, keys, memory_type, key, counted=True)
+            return known(stored).data if stored else None
 
         return Operation(steps())
 
@@ -281,7 +298,12 @@ class Operations:
         """A memory, or None; does not count."""
         keys = self._keys(agent_id)
         memory_type, key = self._name(memory_type, key)
-        return Operation(memories.read(self.residency, keys, memory_type, key, counted=False))
+
+        def steps() -> Steps[MemoryRecord | None]:
+            stored = yield from memories.read(self.residency, keys, memory_type, key, counted=False)
+            return stored.record if stored else None
+
+        return Operation(steps())
 
     def get_memories_by_type(
         self, agent_id: UUID, memory_type: str | None, limit: int, offset: int
@@ -292,7 +314,12 @@ class Operations:
             memory_type = validation.memory_type(memory_type)
         limit = validation.count("limit", limit, low=1, high=MOST_ROWS)
         offset = validation.count("offset", offset, low=0, high=MOST_ROWS)
-        return Operation(memories.by_type(self.residency, keys, memory_type, limit, offset))
+
+        def steps() -> Steps[list[MemoryRecord]]:
+            page = yield from memories.by_type(self.residency, keys, memory_type, limit, offset)
+            return [known(stored) for stored in page]
+
+        return Operation(steps())
 
     def delete_memory(
         self, agent_id: UUID, memory_type: str, key: str, durability: Durability | None
@@ -301,6 +328,34 @@ class Operations:
         keys, level = self._keys(agent_id), self._level(durability)
         memory_type, key = self._name(memory_type, key)
         return self._writing(memories.delete(self.residency, keys, memory_type, key, level), keys, level)
+
+    # --- sessions ---
+
+    def start_session(
+        self, agent_id: UUID, metadata: Json, durability: Durability | None, idempotency_key: str | None
+    ) -> Operation[AgentSession]:
+        """Begins a session."""
+        keys, level = self._keys(agent_id), self._level(durability)
+        plain = validation.json("metadata", metadata, self.settings)
+        once = validation.idempotency_key(idempotency_key)
+        session_id = uuid4() if once is None else uuid5(keys.agent, f"session\0{once}")
+        return self._writing(sessions.start(self.residency, keys, session_id, plain, level), keys, level)
+
+    def end_session(
+        self, agent_id: UUID, session_id: UUID, durability: Durability | None, idempotency_key: str | None
+    ) -> Operation[AgentSession]:
+        """Ends a session. Ending it again gives the same, so a key is checked and not needed."""
+        keys, level = self._keys(agent_id), self._level(durability)
+        validation.idempotency_key(idempotency_key)
+        if not isinstance(session_id, UUID):
+            raise InvalidInput("session_id", f"must be a uuid.UUID, not {type(session_id).__name__}")
+        return self._writing(sessions.end(self.residency, keys, session_id, level), keys, level)
+
+    def get_sessions(self, agent_id: UUID, limit: int) -> Operation[list[AgentSession]]:
+        """The newest sessions, newest first."""
+        keys = self._keys(agent_id)
+        limit = validation.count("limit", limit, low=1, high=MOST_EVENTS)
+        return Operation(sessions.newest(self.residency, keys, limit))
 
     # --- tiers ---
 

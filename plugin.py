@@ -27,7 +27,7 @@ from banshee_memory.records import (
     Stats,
 )
 from banshee_memory.settings import Settings, settings_from
-from banshee_memory.stores import ConversationStore, EmotionStore, MemoryManager
+from banshee_memory.stores import ConversationStore, EmotionStore, MemoryManager, SessionStore
 from banshee_memory.tiering.steps import drive, drive_together
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class MemoryPlugin:
     emotions: EmotionStore
     conversations: ConversationStore
     memories: MemoryManager
+    sessions: SessionStore
 
     def __init__(
         self, database_url: str | None = None, redis_url: str | None = None, *, settings: Settings | None = None
@@ -61,6 +62,7 @@ class MemoryPlugin:
         self.emotions = EmotionStore(self._run, self._operations)
         self.conversations = ConversationStore(self._run, self._operations)
         self.memories = MemoryManager(self._run, self._operations)
+        self.sessions = SessionStore(self._run, self._operations)
 
     def __enter__(self) -> MemoryPlugin:
         self._open()

@@ -363,6 +363,12 @@ class StoredMemory(msgspec.Struct, frozen=True):
     record: MemoryRecord | None
 
 
+def known(stored: StoredMemory) -> MemoryRecord:
+    """The record of a memory that is known to be there."""
+    assert stored.record is not None
+    return stored.record
+
+
 def memory_id(agent_id: UUID, memory_type: str, key: str) -> UUID:
     """The id of the memory with this name: derived (UUIDv5), so that a replacement keeps it without a look-up."""
     return uuid5(agent_id, f"{memory_type}\0{key}")

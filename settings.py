@@ -25,6 +25,17 @@ class Durability(enum.StrEnum):
     """It is committed in PostgreSQL."""
 
 
+class MemoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How memories of a type are kept, where the caller does not say otherwise."""
+
+    volatile: bool = False
+    """Redis only: such a memory is never in PostgreSQL, and gone when Redis lets it go."""
+    ttl_seconds: float | None = None
+    """Time to live; None: for ever (of a volatile one: `Settings.hot_ttl`)."""
+    importance: float | None = None
+    """None: by the formula of `records.memory_importance`."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All that can be chosen. Times are in seconds, sizes in bytes (of UTF-8 where it is text)."""
 
@@ -57,6 +68,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Flushed messages an agent keeps in Redis."""
     event_cap: int = 100
     """Flushed emotional events an agent keeps in Redis."""
+
+    memory_policies: Mapping[str, MemoryPolicy] = {}
+    """By type. A type that is none of `records.MEMORY_TYPES` must be registered here before it is stored."""
+    idempotency_window: float = 86_400.0
+    """How long an idempotency key is remembered."""
 
     message_retention_days: int | None = 90
     event_retention_days: int | None = 30

@@ -10,6 +10,7 @@ from uuid import UUID
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.operations import Operation, Operations
 from banshee_memory.records import (
+    AgentSession,
     ConversationMessage,
     ConversationStats,
     EmotionalEvent,
@@ -207,3 +208,40 @@ class MemoryManager:
     ) -> bool:
         """Deletes a memory; False where there was none."""
         return self._run(self._operations.delete_memory(agent_id, memory_type, key, durability))
+
+
+class SessionStore:
+    """Stretches of agents' lives: `memory.sessions`."""
+
+    def __init__(self, run: Run, operations: Operations) -> None:
+        self._run = run
+        self._operations = operations
+
+    def start_session(
+        self,
+        agent_id: UUID,
+        metadata: Json = None,
+        *,
+        durability: Durability | None = None,
+        idempotency_key: str | None = None,
+    ) -> AgentSession:
+        """Begins a session, with what the agent feels now. Several may be open at once."""
+        return self._run(self._operations.start_session(agent_id, metadata, durability, idempotency_key))
+
+    def end_session(
+        self,
+        agent_id: UUID,
+        session_id: UUID,
+        *,
+        durability: Durability | None = None,
+        idempotency_key: str | None = None,
+    ) -> AgentSession:
+        """Ends a session, with what the agent feels now and totals of what happened within; once, however often called.
+
+        What carries no session id counts to the session that was started last of those open then.
+        """
+        return self._run(self._operations.end_session(agent_id, session_id, durability, idempotency_key))
+
+    def get_sessions(self, agent_id: UUID, limit: int = 50) -> list[AgentSession]:
+        """The newest sessions, newest first; at most 1,000."""
+        return self._run(self._operations.get_sessions(agent_id, limit))

@@ -151,9 +151,14 @@ def idempotency_key(value: object) -> str | None:
 
 
 def memory_type(value: object) -> str:
-    """A lower-case name of at most 64 letters, digits and underscores."""
-    if not isinstance(value, str) or not 0 < len(value) <= 64 or not _TYPE_CHARACTERS.issuperset(value):
-        raise InvalidInput("memory_type", f"{value!r} is not a name of 1 to 64 of a-z, 0-9 and _")
+    """A lower-case name of at most 64 letters, digits and underscores, not beginning with one: those are ours."""
+    if (
+        not isinstance(value, str)
+        or not 0 < len(value) <= 64
+        or not _TYPE_CHARACTERS.issuperset(value)
+        or value[0] == "_"
+    ):
+        raise InvalidInput("memory_type", f"{value!r} is not a name of 1 to 64 of a-z, 0-9 and _ (not first)")
     return value
 
 

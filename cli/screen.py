@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from banshee_memory.emotions import Emotion, EmotionalState
-from banshee_memory.records import ConversationMessage, MemoryRecord
+from banshee_memory.records import ConversationMessage, Json, MemoryRecord
 
 _PLAIN_WIDTH = 80
 _BAR = 24
@@ -32,8 +32,12 @@ def console(*, errors: bool = False) -> Console:
 def show(*things: Any) -> None:
     """Prints what rich can draw."""
     screen = console()
-    for thing in things:
-        screen.print(thing)
+    if screen.is_terminal:
+        screen.print(*things, sep="\n")
+        return
+    with screen.capture() as drawn:
+        screen.print(*things, sep="\n")
+    click.echo("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def emit(value: Any) -> None:
@@ -118,8 +122,9 @@ def conversation(title: str, messages: Iterable[ConversationMessage]) -> Table:
 
 def knowledge(title: str, memories: Iterable[MemoryRecord]) -> Table:
     """Memories, one a row."""
-    rows = (
-        (m.memory_type, m.key, msgspec.json.encode(m.data).decode(), f"{m.importance:.2f}", m.access_count)
-        for m in memories
-    )
+    rows = ((m.memory_type, m.key, _in_a_line(m.data), f"{m.importance:.2f}", m.access_count) for m in memories)
     return listing(title, ("type", "key", "data", "worth", "read"), rows, right=("worth", "read"))
+
+
+def _in_a_line(data: Json) -> str:
+    return msgspec.json.format(msgspec.json.encode(data), indent=0).decode()

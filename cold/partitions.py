@@ -24,7 +24,7 @@ MESSAGES = "conversation_messages"
 _DAY = 86_400_000_000
 # Length and origin in µs. 1970 began on a Thursday, the weeks begin on Mondays at 00:00 UTC.
 _GRID = {EVENTS: (_DAY, 0), MESSAGES: (7 * _DAY, -3 * _DAY)}
-_LOCK_MS = 500
+_LOCK_MS = 200
 _TRIES = 10
 
 

@@ -124,11 +124,12 @@ ORDER BY importance DESC, last_accessed DESC, key
 LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: memory_page_of_all_types
--- An agent's living memories, by importance, then last access, descending.
+-- An agent's living memories, by importance, then last access, descending; types that begin with _ are not memories.
 SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
        stamp, deleted
 FROM memory_records
 WHERE agent_id = %(agent)s
+  AND left(memory_type, 1) <> '_'
   AND NOT deleted
   AND (expires_at IS NULL OR expires_at > %(now)s)
 ORDER BY importance DESC, last_accessed DESC, memory_type, key
@@ -145,6 +146,28 @@ WHERE agent_id = %(agent)s
   AND (expires_at IS NULL OR expires_at > %(now)s)
 ORDER BY memory_type, key
 LIMIT %(limit)s;
+
+-- name: session_totals
+-- What an agent's flushed messages and events add up to that belong to a session: by name, or by none and their stamps.
+-- With the stamp up to which that is all there is.
+SELECT coalesce((SELECT flushed_stamp FROM agents WHERE agent_id = %(agent)s), 0), messages, tokens, events
+FROM (
+    SELECT count(*) AS messages, coalesce(sum(tokens_used), 0)::bigint AS tokens
+    FROM conversation_messages
+    WHERE agent_id = %(agent)s
+      AND (session_id = %(session)s
+           OR (session_id IS NULL
+               AND EXISTS (SELECT FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) AS span (first, last)
+                           WHERE stamp BETWEEN first AND last)))
+) AS said, (
+    SELECT count(*) AS events
+    FROM emotional_events
+    WHERE agent_id = %(agent)s
+      AND (session_id = %(session)s
+           OR (session_id IS NULL
+               AND EXISTS (SELECT FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) AS span (first, last)
+                           WHERE stamp BETWEEN first AND last)))
+) AS happened;
 
 -- name: agents
 -- The agents that were ever flushed, by id.

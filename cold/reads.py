@@ -56,6 +56,15 @@ class Totals(NamedTuple):
     total_events: int
 
 
+class SessionTotals(NamedTuple):
+    """What PostgreSQL has of a session; it counts what is stamped up to `flushed_stamp`."""
+
+    flushed_stamp: int
+    messages: int
+    tokens: int
+    events: int
+
+
 class Overview(NamedTuple):
     """Tables with their estimated rows and their partitions."""
 
@@ -160,6 +169,13 @@ def memories_after(
     memory_type, key = (after.memory_type, after.key) if after else ("", "")
     params = {"agent": agent, "memory_type": memory_type, "key": key, "now": from_us(now_us), "limit": limit}
     return Query("memories_after", params, lambda rows: [_memory(agent, row, now_us) for row in rows])
+
+
+def session_totals(agent: UUID, session: UUID, spans: Sequence[tuple[int, int]]) -> Query[SessionTotals]:
+    """What belongs to a session: what names it, or names none and is stamped within one of the spans (inclusive)."""
+    firsts, lasts = [first for first, _ in spans], [last for _, last in spans]
+    params = {"agent": agent, "session": session, "firsts": firsts, "lasts": lasts}
+    return Query("session_totals", params, lambda rows: SessionTotals(*rows[0]))
 
 
 def agents(after: UUID | None, limit: int) -> Query[list[UUID]]:

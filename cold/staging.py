@@ -1,8 +1,8 @@
 """The rows of a flush, and how they go into the staging tables: as binary COPY takes them, fields in the tables' order.
 
 Every int travels as int8 into an int8 column: binary COPY of a number into a smaller type stores garbage without an
-error. A time travels as int8 as well: binary timestamptz is µs since 2000. JSON travels as bytes, behind the version byte
-that jsonb has. (Packing whole rows in Python was tried: it is slower than the driver's `write_row`.)
+error. A time travels as int8 as well: binary timestamptz is µs since 2000. JSON travels as bytes after the version byte
+of jsonb. (Packing whole rows in Python was tried: it is slower than the driver's `write_row`.)
 """
 
 from __future__ import annotations

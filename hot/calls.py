@@ -221,12 +221,12 @@ def store_memory(
     body: bytes,
     ttl: float | None,
     *,
-    blind: bool,
+    how: str = "",
     once: str | None = None,
 ) -> Call[StoredMemory | Miss | None]:
-    """Stores or replaces. `blind`: as new where it is not resident, instead of a miss."""
+    """Stores or replaces. `how`: `blind`, as new where it is not resident, and no miss; `volatile`, never cold."""
     member = member_of(memory_type, key)
-    args = (keys.agent.bytes, member, "" if ttl is None else repr(ttl), body, "blind" if blind else "")
+    args = (keys.agent.bytes, member, "" if ttl is None else repr(ttl), body, how)
     at = (keys.memory(member), keys.memories, keys.log)
     return _once("store_memory", keys, at, args, _memory(keys, member), once)
 
@@ -317,7 +317,7 @@ def keep_warm(key: str, ttl: float) -> Call[bool]:
 
 def sweep_idempotency(keys: ShardKeys, window: float, cursor: bytes) -> Call[tuple[bytes, int]]:
     """Forgets the idempotency keys that are older than the window, a page at a time; gives (next cursor, swept)."""
-    args = (repr(window), cursor, 1_000)
+    args: list[Argument] = [repr(window), cursor, 1_000]
     return _fcall("sweep_idempotency", (keys.idem,), args, lambda reply: (bytes(reply[0]), int(reply[1])))
 
 

@@ -345,17 +345,9 @@ MEMORY_HEAD = 33
 """The first bytes of a present memory: mark, stamp, expiry, access count, last access."""
 
 
-class MemoryValue(NamedTuple):
-    """A memory's value: `present` False is its known absence, with the stamp of its deletion (0: never was)."""
-
-    present: bool
-    stamp: int
-    raw: bytes
-
-
-def memory_value(raw: bytes) -> MemoryValue:
-    """What GET gave."""
-    return MemoryValue(raw[:1] == b"P", _STAMP.unpack_from(raw, 1)[0], raw)
+def is_for_postgres(raw: bytes | None) -> bool:
+    """Whether a memory's value is of those that are flushed: not a lease, not transient, not a mere known absence."""
+    return raw is not None and raw[:1] in (b"P", b"A") and raw != memory_bytes(None)
 
 
 def memory_of(agent: UUID, member: str, raw: bytes) -> StoredMemory:
@@ -364,7 +356,7 @@ def memory_of(agent: UUID, member: str, raw: bytes) -> StoredMemory:
         if raw[:1] == b"A":
             return StoredMemory(_STAMP.unpack_from(raw, 1)[0], None)
         mark, stamp, expires, count, accessed, created, updated = _MEMORY.unpack_from(raw)
-        if mark != b"P":
+        if mark not in (b"P", b"T"):
             raise Undecodable(f"memory: mark {mark!r}")
         body = _memory_body.decode(memoryview(raw)[_MEMORY.size :])
         memory_type, key = member_parts(member)

@@ -1,6 +1,8 @@
 -- What an agent knows. A memory is a string:
 --   'P' present: stamp (8 bytes), then doubles: expires (0 = never), access count, last accessed, created, updated;
 --       then the body (MessagePack, the client's)
+--   'T' transient: the same, of a type that the user declared volatile: it has a TTL from the start, no stamp, and never
+--       goes to PostgreSQL
 --   'A' absent: stamp (8 bytes) of its deletion, or zeros where PostgreSQL knows no such memory
 --   'L' a rehydration is under way: its token
 -- The agent's index is a sorted set of its resident memories, `<type>:<key>`: 1 while one is not flushed, 0 after.
@@ -9,9 +11,13 @@
 local HEADER = '>ddddd'
 
 local function parse_memory(value)
-  if not value or string.byte(value) ~= 80 then return nil end
+  local mark = value and string.sub(value, 1, 1)
+  if mark ~= 'P' and mark ~= 'T' then return nil end
   local expires, count, accessed, created, updated = struct.unpack(HEADER, value, 10)
-  return { expires = expires, count = count, accessed = accessed, created = created, updated = updated }
+  return {
+    expires = expires, count = count, accessed = accessed, created = created, updated = updated,
+    transient = mark == 'T',
+  }
 end
 
 local function is_expired(memory, now)
@@ -30,30 +36,49 @@ local function soil(memory, index, member)
   redis.call('PERSIST', memory)
 end
 
+-- An index lives as long as the longest-lived of its members, and has no TTL while one of them has none.
+local function expire_index(index, ttl)
+  if redis.call('ZCOUNT', index, 1, 1) == 0 and redis.call('PTTL', index) < ttl then
+    redis.call('PEXPIRE', index, ttl)
+  end
+end
+
+local function store_transient(key, index, member, head, body, ttl)
+  redis.call('ZADD', index, 0, member)
+  local value = 'T' .. ZERO .. head .. body
+  local milliseconds = math.max(math.floor(ttl * 1000), 1)
+  redis.call('SET', key, value, 'PX', milliseconds)
+  expire_index(index, milliseconds)
+  return value
+end
+
 -- banshee1_store_memory: stores or replaces. What is replaced leaves its creation time and access count.
 --   KEYS   memory, index, log
 --   ARGV   agent (16 bytes), member (<type>:<key>), seconds to live ('' = for ever), body, 'blind' to store it as new
---          where the key is not resident ('' = MISS then)
+--          where the key is not resident ('' = MISS then), 'volatile' to keep it out of PostgreSQL (needs seconds)
 --   reply  MISS | the value
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_store_memory',
   callback = once(3, function(KEYS, ARGV)
-    local agent, member, blind = ARGV[1], ARGV[2], ARGV[5] == 'blind'
+    local agent, member, how = ARGV[1], ARGV[2], ARGV[5]
     if not is_agent(agent) then return invalid('agent: not 16 bytes') end
     if not member or not string.find(member, '^[a-z0-9_]+:.') then return invalid('member: not <type>:<key>') end
     if not ARGV[4] or ARGV[4] == '' then return invalid('body: empty') end
     local ttl = ARGV[3] == '' and 0 or number_in(ARGV[3], 1e-6, 3155760000)
     if not ttl then return invalid('ttl: not seconds over 0 and up to a hundred years') end
+    if how == 'volatile' and ttl == 0 then return invalid('ttl: a volatile memory needs one') end
     local now = now_us()
     local value = redis.call('GET', KEYS[1])
-    if not is_known(value) and not blind then return MISS end
+    if not is_known(value) and how ~= 'blind' and how ~= 'volatile' then return MISS end
     local m = parse_memory(value)
     if not m or is_expired(m, now) then m = { count = 0, accessed = now, created = now } end
     local expires = ttl > 0 and math.floor(now + ttl * 1000000) or 0
+    local head = struct.pack(HEADER, expires, m.count, m.accessed, m.created, now)
+    if how == 'volatile' then return store_transient(KEYS[1], KEYS[2], member, head, ARGV[4], ttl) end
     soil(KEYS[1], KEYS[2], member)
     local ms, seq = log_append(KEYS[3], 'V', agent, member)
-    value = 'P' .. pack_stamp(ms, seq) .. struct.pack(HEADER, expires, m.count, m.accessed, m.created, now) .. ARGV[4]
+    value = 'P' .. pack_stamp(ms, seq) .. head .. ARGV[4]
     redis.call('SET', KEYS[1], value)
     return value
   end),
@@ -87,7 +112,7 @@ redis.register_function {
     local m, now = parse_memory(value), now_us()
     if not m or is_expired(m, now) then return false end
     local counted = struct.pack('>dd', m.count + 1, now)
-    if redis.call('SADD', KEYS[3], ARGV[1] .. ARGV[2]) == 1 then soil(KEYS[1], KEYS[2], ARGV[2]) end
+    if not m.transient and redis.call('SADD', KEYS[3], ARGV[1] .. ARGV[2]) == 1 then soil(KEYS[1], KEYS[2], ARGV[2]) end
     redis.call('SETRANGE', KEYS[1], 17, counted)
     return string.sub(value, 1, 17) .. counted .. string.sub(value, 34)
   end,
@@ -105,6 +130,10 @@ redis.register_function {
     if not is_known(value) then return MISS end
     local m = parse_memory(value)
     if not m or is_expired(m, now_us()) then return 0 end
+    if m.transient then
+      redis.call('ZREM', KEYS[2], ARGV[2])
+      return redis.call('DEL', KEYS[1])
+    end
     soil(KEYS[1], KEYS[2], ARGV[2])
     local ms, seq = log_append(KEYS[3], 'V', ARGV[1], ARGV[2])
     redis.call('SET', KEYS[1], 'A' .. pack_stamp(ms, seq))

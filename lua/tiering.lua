@@ -54,10 +54,6 @@ local function memory_ttl(value, hot_ttl, now)
   return math.min(hot_ttl, math.floor((m.expires - now) / 1000))
 end
 
-local function expire_index(index, hot_ttl)
-  if redis.call('ZCOUNT', index, 1, 1) == 0 then redis.call('PEXPIRE', index, hot_ttl) end
-end
-
 -- banshee1_offer_memory: what PostgreSQL said, if the lease still lives.
 --   KEYS   memory, index
 --   ARGV   token, TTL in milliseconds, member, value

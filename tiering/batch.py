@@ -109,7 +109,7 @@ class Load:
         agent, name = member
         try:
             raw = _present(raw)
-            if raw is None or raw[:1] == b"L" or raw == wire.memory_bytes(None):
+            if raw is None or not wire.is_for_postgres(raw):
                 return
             stored = wire.memory_of(agent, name, raw)
         except wire.Undecodable as exc:

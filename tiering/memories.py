@@ -12,7 +12,7 @@ from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.calls import MISS, RESIDENT
 from banshee_memory.hot.keys import AgentKeys, member_of, member_parts
-from banshee_memory.records import MemoryRecord, StoredMemory, memory_id
+from banshee_memory.records import MemoryRecord, StoredMemory
 from banshee_memory.settings import Durability
 from banshee_memory.stamps import to_us
 from banshee_memory.tiering.residency import Residency, insist
@@ -27,35 +27,39 @@ def store(
     body: bytes,
     ttl: float | None,
     level: Durability,
-    once: str | None,
-) -> Steps[MemoryRecord]:
+    once: str | None = None,
+    *,
+    volatile: bool = False,
+) -> Steps[StoredMemory]:
     """Stores or replaces. A replaced memory keeps its creation time and access count, so it must be resident; while
     PostgreSQL is away, one that is not is stored as new."""
 
-    def call(blind: bool) -> calls.Call[Any]:
-        return calls.store_memory(keys, memory_type, key, body, ttl, blind=blind, once=once)
+    def call(how: str) -> calls.Call[Any]:
+        return calls.store_memory(keys, memory_type, key, body, ttl, how=how, once=once)
 
+    if volatile:
+        return (yield write(call("volatile"), level))  # type: ignore[no-any-return]
     try:
-        stored = yield from insist(call(False), lambda: rehydrate(residency, keys, memory_type, key), level)
+        stored = yield from insist(call(""), lambda: rehydrate(residency, keys, memory_type, key), level)
     except ColdStoreUnavailable:
-        stored = yield write(call(True), level)
-    return stored.record  # type: ignore[no-any-return]
+        stored = yield write(call("blind"), level)
+    return stored  # type: ignore[no-any-return]
 
 
 def read(
     residency: Residency, keys: AgentKeys, memory_type: str, key: str, *, counted: bool
-) -> Steps[MemoryRecord | None]:
+) -> Steps[StoredMemory | None]:
     """A memory; `counted` as an access, unless Redis is too full to count."""
     look = calls.get_memory(keys, memory_type, key)
     call = calls.retrieve_memory(keys, memory_type, key) if counted else look
     stored = yield from _uncounted_if_full(call, look)
     if stored is not MISS:
         residency.counters.hits += 1
-        return _record(stored)
+        return _living(stored)
     residency.counters.misses += 1
     cold = yield from rehydrate(residency, keys, memory_type, key)
     stored = yield from _uncounted_if_full(call, look)
-    return _record(cold if stored is MISS else stored)
+    return _living(cold if stored is MISS else stored)
 
 
 def _uncounted_if_full(call: calls.Call[Any], look: calls.Call[Any]) -> Steps[Any]:
@@ -65,8 +69,8 @@ def _uncounted_if_full(call: calls.Call[Any], look: calls.Call[Any]) -> Steps[An
         return (yield look)
 
 
-def _record(stored: StoredMemory | None) -> MemoryRecord | None:
-    return stored.record if stored else None
+def _living(stored: StoredMemory | None) -> StoredMemory | None:
+    return stored if stored and stored.record else None
 
 
 def delete(residency: Residency, keys: AgentKeys, memory_type: str, key: str, level: Durability) -> Steps[bool]:
@@ -107,23 +111,30 @@ def rehydrate_worthiest(residency: Residency, keys: AgentKeys, count: int) -> St
 
 def by_type(
     residency: Residency, keys: AgentKeys, memory_type: str | None, limit: int, offset: int
-) -> Steps[list[MemoryRecord]]:
-    """Those of a type (None: of all), by importance, then last access, descending."""
-    hot = yield from resident(residency, keys, lambda member: memory_type in (None, member_parts(member)[0]))
+) -> Steps[list[StoredMemory]]:
+    """Those of a type (None: of all that are no type of ours), by importance, then last access, descending."""
+    hot = yield from resident(residency, keys, lambda member: _is_of(member, memory_type))
     now_us = yield calls.now()
     # Whatever is resident may push any of PostgreSQL's out of the page, or stand in it instead of its older self.
     page = yield reads.memory_page(keys.agent, memory_type, now_us, offset + limit + len(hot), 0)
-    records = {stored.record.id: stored.record for stored in page}
-    for member, stored in hot.items():
-        records.pop(memory_id(keys.agent, *member_parts(member)), None)
-        if stored.record is not None and not _is_over(stored.record, now_us):
-            records[stored.record.id] = stored.record
-    worthiest = sorted(records.values(), key=lambda r: (-r.importance, -to_us(r.last_accessed), r.memory_type, r.key))
-    return worthiest[offset : offset + limit]
+    found = {member_of(stored.record.memory_type, stored.record.key): stored for stored in page}
+    found.update(hot)
+    living = [(stored.record, stored) for stored in found.values() if stored.record and _lives(stored.record, now_us)]
+    living.sort(key=lambda pair: _worth(pair[0]))
+    return [stored for _, stored in living[offset : offset + limit]]
 
 
-def _is_over(record: MemoryRecord, now_us: int) -> bool:
-    return record.expires_at is not None and to_us(record.expires_at) <= now_us
+def _is_of(member: str, memory_type: str | None) -> bool:
+    own = member_parts(member)[0]
+    return own == memory_type or (memory_type is None and not own.startswith("_"))
+
+
+def _worth(record: MemoryRecord) -> tuple[float, int, str, str]:
+    return -record.importance, -to_us(record.last_accessed), record.memory_type, record.key
+
+
+def _lives(record: MemoryRecord, now_us: int) -> bool:
+    return record.expires_at is None or to_us(record.expires_at) > now_us
 
 
 def resident(

@@ -181,4 +181,19 @@ EXCEPTION WHEN program_limit_exceeded THEN
     RETURN to_tsvector(language, left(content, 100000));
 END $$;
 
+-- Sessions are kept as memories of the type _session; this is how they look under the original's name.
+CREATE VIEW agent_sessions AS
+SELECT key::uuid                                                       AS id,
+       agent_id,
+       created_at                                                      AS session_start,
+       to_timestamp((data ->> 'ended_us')::double precision / 1000000) AS session_end,
+       data -> 'initial'                                               AS initial_emotional_state,
+       data -> 'final'                                                 AS final_emotional_state,
+       (data ->> 'messages')::bigint                                   AS total_messages,
+       (data ->> 'events')::bigint                                     AS total_events,
+       (data ->> 'tokens')::bigint                                     AS total_tokens_used,
+       data -> 'metadata'                                              AS session_metadata
+FROM memory_records
+WHERE memory_type = '_session' AND NOT deleted;
+
 INSERT INTO banshee_migrations (name) VALUES ('0001_initial_schema');

@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from banshee_memory.cold.client import ColdStore
-from banshee_memory.cold.drain import AnyRow, Batch, EventRow, MemoryRow, MessageRow, StateRow, Written
+from banshee_memory.cold.drain import Batch, EventRow, MemoryRow, MessageRow, StateRow, Written
+from banshee_memory.cold.staging import AnyRow
 from banshee_memory.emotions import Emotion, Felt, StoredState
 from banshee_memory.records import (
     ConversationMessage,
@@ -20,6 +21,7 @@ from banshee_memory.records import (
 )
 from banshee_memory.stamps import from_us, record_id, to_us
 
+Row = AnyRow | Placed[ConversationMessage]
 NOON = datetime(2026, 3, 4, 12, 0, 0, 123_457, tzinfo=UTC)  # a Wednesday, to the microsecond
 NOON_US = to_us(NOON)
 
@@ -96,7 +98,7 @@ def tombstone(agent: UUID, number: int, memory_type: str = "fact", key: str = "c
     return MemoryRow.of(agent, memory_type, key, StoredMemory(stamp(number), None))
 
 
-def batch_of(*rows: AnyRow | Placed[ConversationMessage]) -> Batch:
+def batch_of(*rows: Row) -> Batch:
     batch = Batch()
     for row in rows:
         match row:
@@ -113,7 +115,7 @@ def batch_of(*rows: AnyRow | Placed[ConversationMessage]) -> Batch:
     return batch
 
 
-def write(store: ColdStore, *rows: AnyRow | Placed[ConversationMessage]) -> Written:
+def write(store: ColdStore, *rows: Row) -> Written:
     with store.drain([0]) as drain:
         assert list(drain.held) == [0]
         return drain.write(batch_of(*rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,6 +19,7 @@ from banshee_memory.settings import Settings
 from banshee_memory.stamps import from_us
 from tests.cold.making import (
     NOON_US,
+    Row,
     batch_of,
     event,
     memory,
@@ -31,7 +33,7 @@ from tests.cold.making import (
 
 
 def test_writing_again_changes_and_counts_nothing(store: ColdStore, agent: UUID) -> None:
-    rows = [
+    rows: list[Row] = [
         *(message(agent, n, tokens_used=n) for n in range(6)),
         *(EventRow.of(event(agent, n), {Emotion.JOY: 0.5}) for n in range(4)),
         StateRow.of(agent, state(3)),
@@ -138,10 +140,14 @@ def test_a_tombstone_keeps_what_is_older_out(store: ColdStore, agent: UUID) -> N
 
 
 def test_what_fails_in_the_block_is_rolled_back(store: ColdStore, agent: UUID) -> None:
-    with pytest.raises(ZeroDivisionError), store.drain([1]) as drain:
-        drain.write(batch_of(message(agent)))
-        drain.advance({1: 77})
-        raise ZeroDivisionError
+    def fail_after_writing() -> None:
+        with store.drain([1]) as drain:
+            drain.write(batch_of(message(agent)))
+            drain.advance({1: 77})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_after_writing()
     assert not store.fetch(reads.agent_known(agent))
     with store.drain([1]) as drain:
         assert drain.held == {1: 0}
@@ -280,22 +286,22 @@ def test_a_detached_partition_poisons_nothing(fresh_url: str, settings: Settings
 
 
 def test_a_connection_lost_in_the_block_stores_nothing(store: ColdStore, agent: UUID) -> None:
-    with pytest.raises(ColdStoreUnavailable), store.drain([0]) as drain:
-        drain.write(batch_of(message(agent)))
-        _terminate(store, drain)
-        drain.advance({0: 1})
+    with pytest.raises(ColdStoreUnavailable):
+        _lose_connection(store, agent, lambda drain: drain.advance({0: 1}))
     assert not store.fetch(reads.agent_known(agent))
     assert write(store, message(agent)).messages == 1
 
 
 def test_a_commit_without_an_answer_says_so(store: ColdStore, agent: UUID) -> None:
-    with pytest.raises(ColdStoreUnavailable, match="flushing again is safe"), store.drain([0]) as drain:
-        drain.write(batch_of(message(agent)))
-        _terminate(store, drain)
+    with pytest.raises(ColdStoreUnavailable, match="flushing again is safe"):
+        _lose_connection(store, agent, lambda drain: None)
     assert write(store, message(agent)).messages == 1
 
 
-def _terminate(store: ColdStore, drain: Drain) -> None:
-    pid = drain._connection.info.backend_pid
-    with store.connection() as other:
-        assert other.execute("SELECT pg_terminate_backend(%s::integer, 10000)", [pid]).fetchall() == [(True,)]
+def _lose_connection(store: ColdStore, agent: UUID, then: Callable[[Drain], None]) -> None:
+    with store.drain([0]) as drain:
+        drain.write(batch_of(message(agent)))
+        pid = drain._connection.info.backend_pid
+        with store.connection() as other:
+            assert other.execute("SELECT pg_terminate_backend(%s::integer, 10000)", [pid]).fetchall() == [(True,)]
+        then(drain)

@@ -72,7 +72,7 @@ def test_the_store_gets_its_shards_and_keeps_their_number(
 ) -> None:
     migrate(empty_url, settings)
     assert raw.execute("SELECT array_agg(shard ORDER BY shard) FROM shards").fetchall() == [(list(range(8)),)]
-    with pytest.raises(ConfigurationError, match="8 shards, Settings.shards is 16"):
+    with pytest.raises(ConfigurationError, match=r"8 shards, Settings\.shards is 16"):
         migrate(empty_url, msgspec.structs.replace(settings, shards=16))
     assert raw.execute("SELECT count(*) FROM shards").fetchall() == [(8,)]
 
@@ -180,6 +180,6 @@ def test_a_broken_migration_leaves_the_ones_before_it(
 
 
 def test_names_sort_and_every_file_writes_its_own_row() -> None:
-    assert NAMES == sorted(NAMES)
+    assert sorted(NAMES) == NAMES
     for migration in shipped():
         assert migration.sql.rstrip().endswith(f"INSERT INTO banshee_migrations (name) VALUES ('{migration.name}');")

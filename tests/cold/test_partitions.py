@@ -80,8 +80,9 @@ def test_no_retention_drops_nothing(fresh_url: str, settings: Settings, agent: U
 
 
 def test_dropping_gives_way_to_a_drain(own: ColdStore, agent: UUID) -> None:
+    write(own, message(agent, at_us=0))
     with own.drain([0]) as drain:
-        drain.write(batch_of(message(agent, at_us=0)))
+        drain.write(batch_of(message(agent, 2, at_us=0)))
         with pytest.raises(ColdStoreUnavailable, match="lock"):
             own.drop_expired(NOON)
         # It still creates what it needs.

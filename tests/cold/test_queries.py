@@ -25,25 +25,27 @@ LIMITS = {"lock_ms": 1_000, "statement_ms": 1_000, "idle_ms": 1_000}
 SPAN = {"parent": "emotional_events", "lowers": [NOON], "uppers": [LATER], "cutoff": NOON}
 SHARDS = {"shards": [1, 2], "stamps": [1, 2]}
 NUMBER = {"shards": 8}
+NOTHING: dict[str, Any] = {}
 LEDGER = {"name": "0001_initial_schema", "checksum": "x"}
 
 # In an order in which they can run.
 EXAMPLES: dict[str, Mapping[str, Any]] = {
-    **dict.fromkeys(["state_of", "totals_of", "agent_known"], {}),
+    **dict.fromkeys(["state_of", "totals_of", "agent_known"], NOTHING),
     **dict.fromkeys(["message_page", "messages_after", "message_place", "message_place_unpruned"], PLACE),
     **dict.fromkeys(["event_page", "events_after"], PLACE),
     **dict.fromkeys(["memory_of", "memory_page", "memory_page_of_all_types", "memories_after"], MEMORY),
     "search": SEARCH,
+    "session_totals": {"session": AGENT, "firsts": [1], "lasts": [2]},
     "agents": {"after": AGENT, "limit": 5},
-    **dict.fromkeys(["overview", "database_size", "ping", "schema_state"], {}),
+    **dict.fromkeys(["overview", "database_size", "ping", "schema_state"], NOTHING),
     "limit_transaction": LIMITS,
     **dict.fromkeys(["hold_free_shards", "hold_shards", "advance_shards"], SHARDS),
     **dict.fromkeys(["ensure_partitions", "drop_partitions"], SPAN),
-    **dict.fromkeys(["create_staged_messages", "create_staged_events"], {}),
-    **dict.fromkeys(["create_staged_states", "create_staged_memories"], {}),
-    **dict.fromkeys(["stage_messages", "stage_events", "stage_states", "stage_memories"], {}),
-    **dict.fromkeys(["clear_staged", "store_staged"], {}),
-    **dict.fromkeys(["hold_migrations", "ledger_exists", "ledger", "store_shards"], {}),
+    **dict.fromkeys(["create_staged_messages", "create_staged_events"], NOTHING),
+    **dict.fromkeys(["create_staged_states", "create_staged_memories"], NOTHING),
+    **dict.fromkeys(["stage_messages", "stage_events", "stage_states", "stage_memories"], NOTHING),
+    **dict.fromkeys(["clear_staged", "store_staged"], NOTHING),
+    **dict.fromkeys(["hold_migrations", "ledger_exists", "ledger", "store_shards"], NOTHING),
     "sign_migration": LEDGER,
     **dict.fromkeys(["fix_shards", "add_shards"], NUMBER),
 }

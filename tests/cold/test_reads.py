@@ -16,9 +16,11 @@ from banshee_memory.cold.drain import EventRow, StateRow
 from banshee_memory.emotions import Emotion
 from banshee_memory.errors import ColdStoreUnavailable, ConfigurationError
 from banshee_memory.records import (
+    ConversationMessage,
     CustomEvent,
     GoalProgress,
     MemoryRecall,
+    Placed,
     SocialInteraction,
     TaskCompleted,
     ToolCallFailed,
@@ -126,7 +128,8 @@ def test_pages_of_messages_join_without_gap_or_repetition(store: ColdStore, agen
     write(store, *random.Random(4).sample(said, len(said)), message(uuid4(), 5))
 
     assert store.fetch(reads.message_page(agent, 100)) == said
-    pages, before = [], None
+    pages: list[Placed[ConversationMessage]] = []
+    before: reads.Place | None = None
     while page := store.fetch(reads.message_page(agent, 7, before)):
         pages = [*page, *pages]
         before = (page[0].at_us, page[0].stamp)

@@ -18,8 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = "banshee_memory"
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = ("hot", "cold", "tiering", "embedded")
-DATA = ("lua/**/*.lua", "cold/**/*.sql", "py.typed")
+PACKAGES = ("hot", "cold", "tiering", "embedded", "cli")
+DATA = ("lua/**/*.lua", "cold/**/*.sql", "examples/*.jsonl", "py.typed")
 
 # What a build or a checkout leaves behind; a wheel must not depend on it either way.
 NOT_COPIED = (".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist")
@@ -87,7 +87,9 @@ def test_the_package_is_whole_and_nothing_more(entries: set[str]) -> None:
     assert {name for name in entries if name.startswith(f"{PACKAGE}/")} == shipped()
 
 
-@pytest.mark.parametrize("pattern", ["lua/*.lua", "cold/*.sql", "cold/migrations/*.sql", "py.typed"])
+@pytest.mark.parametrize(
+    "pattern", ["lua/*.lua", "cold/*.sql", "cold/migrations/*.sql", "examples/*.jsonl", "py.typed"]
+)
 def test_there_is_something_to_ship(pattern: str) -> None:
     assert list(ROOT.glob(pattern))
 

@@ -1,0 +1,147 @@
+"""Both tiers without the plugin around them, for tests that come between the steps of what runs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+from banshee_memory.cold.client import ColdStore
+from banshee_memory.errors import BansheeError, HotStoreFull
+from banshee_memory.hot import calls
+from banshee_memory.hot.calls import Call
+from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.keys import AgentKeys, agent_keys
+from banshee_memory.operations import Operation, Operations
+from banshee_memory.records import EvictReport, FlushReport, RehydrateReport
+from banshee_memory.settings import Settings
+from banshee_memory.stores import ConversationStore, EmotionStore, MemoryManager
+from banshee_memory.tiering.drain import Drain
+from banshee_memory.tiering.steps import Steps, drive
+
+T = TypeVar("T")
+Action = Callable[[], object]
+
+
+class Tiers:
+    """A client of both tiers. `between` wraps the steps of each of its operations."""
+
+    def __init__(self, redis_url: str, database_url: str, settings: Settings, *, clock: str | None = None) -> None:
+        self.settings = settings
+        self.hot = HotStore(redis_url, settings, clock=clock)
+        self.cold = ColdStore(database_url, settings)
+        self.between: Callable[[Steps[Any]], Steps[Any]] = lambda steps: steps
+        operations = Operations(settings)
+        self.emotions = EmotionStore(self.run, operations)
+        self.conversations = ConversationStore(self.run, operations)
+        self.memories = MemoryManager(self.run, operations)
+        self._operations = operations
+
+    def run(self, operation: Operation[T]) -> T:
+        """Runs an operation."""
+        return drive(self.between(operation.steps), self.hot, self.cold)
+
+    def keys(self, agent: UUID) -> AgentKeys:
+        """The keys of an agent."""
+        return agent_keys(agent, self.settings.shards)
+
+    def flush(self, agent: UUID | None = None) -> FlushReport:
+        """Carries what is unflushed to PostgreSQL."""
+        return Drain(self.settings, self.hot, self.cold).flush(agent)
+
+    def evict(self, agent: UUID) -> EvictReport:
+        """Flushes an agent and drops it from Redis."""
+        return self.run(self._operations.evict(agent, self.flush(agent)))
+
+    def rehydrate(self, agent: UUID) -> RehydrateReport:
+        """Brings an agent into Redis."""
+        return self.run(self._operations.rehydrate(agent))
+
+    def drop(self, agent: UUID) -> None:
+        """What Redis does by itself when it is short of memory: lets go of keys with a TTL."""
+        for key in list(self.hot.keys(f"*{agent}*")):
+            self.hot.run(calls.evict([key.decode()]))
+
+    def close(self) -> None:
+        """Closes both."""
+        self.hot.close()
+        self.cold.close()
+
+
+def intruded(steps: Steps[T], at: int, action: Action) -> Steps[T]:
+    """The same steps; before the call number `at` something else happens. What goes in one round trip is several calls."""
+    number = 0
+
+    def one(call: Any) -> Steps[Any]:
+        nonlocal number
+        if number == at:
+            action()
+        number += 1
+        return (yield call)
+
+    def do(step: Any) -> Steps[Any]:
+        if not isinstance(step, list):
+            return (yield from one(step))
+        replies = []
+        for call in step:
+            replies.append((yield from one(call)))
+        return replies
+
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = yield from do(step)
+            except BansheeError as exc:
+                step = steps.throw(exc)
+            else:
+                step = steps.send(result)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+# The functions that a Redis at its memory limit still runs: those that read, and those that free memory.
+_FULL_RUNS = ("version", "now", "load_state", "get_memory", "delete_memory", "mark_clean", "evict")
+
+
+def refused_writes(steps: Steps[T]) -> Steps[T]:
+    """The same steps, as if Redis refused every write for lack of memory."""
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, Call) and _is_refused(step):
+                step = steps.throw(HotStoreFull("full"))
+            else:
+                step = steps.send((yield step))
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+def _is_refused(call: Call[Any]) -> bool:
+    command, function = call.command[0], str(call.command[1])
+    return command == "FCALL" and not function.endswith(_FULL_RUNS)
+
+
+class IntrudedHotStore(HotStore):
+    """A hot store before whose round trip number `at` something else happens."""
+
+    at = -1
+    trips = 0
+    action: Action = staticmethod(lambda: None)
+
+    def run(self, call: Call[T]) -> T:
+        self._trip()
+        return super().run(call)
+
+    def run_all(self, batch: Sequence[Call[Any]]) -> list[Any]:
+        self._trip()
+        return super().run_all(batch)
+
+    def try_all(self, batch: Sequence[Call[Any]]) -> list[Any]:
+        self._trip()
+        return super().try_all(batch)
+
+    def _trip(self) -> None:
+        number, self.trips = self.trips, self.trips + 1
+        if number == self.at:
+            self.action()

@@ -1,0 +1,224 @@
+"""The daemon: carries records to PostgreSQL all the time, keeps its partitions in order, and says how it goes.
+
+Its jobs fail one by one: a store that is down costs a line in the log and a longer wait, never the process. Any number
+of daemons may run beside each other: a flush leaves out the shards that another holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from banshee_memory.cold.client import ColdStore
+from banshee_memory.errors import BansheeError
+from banshee_memory.hot import calls
+from banshee_memory.hot.client import HotStore
+from banshee_memory.records import FlushReport
+from banshee_memory.settings import Settings
+from banshee_memory.stamps import from_us
+from banshee_memory.tiering.drain import Drain
+from banshee_memory.tiering.report import backlog
+
+if TYPE_CHECKING:
+    from apscheduler.schedulers.background import BackgroundScheduler
+
+_MAINTAIN_EVERY = 3_600.0
+_REPORT_EVERY = 60.0
+_LONGEST_WAIT = 30.0
+_MUCH = 1_000
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def logger(stream: TextIO | None = None) -> Any:
+    """A structured log: lines for people on a terminal, JSON elsewhere."""
+    import structlog
+
+    stream = stream or sys.stderr
+    draw: Any = structlog.dev.ConsoleRenderer() if stream.isatty() else structlog.processors.JSONRenderer()
+    processors = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        draw,
+    ]
+    return structlog.wrap_logger(structlog.PrintLogger(stream), processors=processors)
+
+
+class Job:
+    """Work that is done again and again. When it failed it is done sooner or later than usual: after a second, then
+    after twice as long each time, up to half a minute."""
+
+    def __init__(self, name: str, work: Callable[[], None], log: Any) -> None:
+        self._name = name
+        self._work = work
+        self._log = log
+        self._failures = 0
+
+    def __call__(self) -> float | None:
+        """Does the work. Gives the seconds to wait before it is tried again; None: as scheduled."""
+        try:
+            self._work()
+        except BansheeError as exc:
+            return self._put_off(error=type(exc).__name__, why=_in_a_line(exc))
+        except Exception as exc:  # noqa: BLE001 - a defect in one job must not end the others
+            return self._put_off(error=type(exc).__name__, at=_where(exc))
+        if self._failures:
+            self._log.info("job works again", job=self._name, failures=self._failures)
+        self._failures = 0
+        return None
+
+    def _put_off(self, **why: Any) -> float:
+        wait: float = min(2.0 ** min(self._failures, 10), _LONGEST_WAIT)
+        self._failures += 1
+        self._log.warning("job put off", job=self._name, again_in=wait, **why)
+        return wait
+
+
+def _where(exc: BaseException) -> list[str]:
+    """The way to an error, without its message: what is in that, nobody knows."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+def _in_a_line(exc: BansheeError) -> str:
+    return " ".join(str(exc).split())
+
+
+class Daemon:
+    """The jobs over two stores."""
+
+    def __init__(self, settings: Settings, hot: HotStore, cold: ColdStore, log: Any) -> None:
+        self._settings = settings
+        self._hot = hot
+        self._cold = cold
+        self._log = log
+        self._drain = Drain(settings, hot, cold)
+        self._stop = threading.Event()
+
+    def run(self) -> bool:
+        """Works until SIGTERM or SIGINT (or `stop`), then carries the rest. False: some of it is left."""
+        self._log.info("started", shards=self._settings.shards, flush_after=self._settings.flush_after)
+        scheduler = self._scheduler()
+        with self._stopped_by_signals():
+            try:
+                scheduler.start()
+                self._stop.wait()
+                self._log.info("stopping")
+                scheduler.shutdown(wait=True)
+                return self._carried_the_rest()
+            except KeyboardInterrupt:
+                self._log.error("stopped by a second signal", **self._left())
+                return False
+            finally:
+                if scheduler.running:
+                    scheduler.shutdown(wait=False)
+
+    def stop(self) -> None:
+        """Makes `run` return."""
+        self._stop.set()
+
+    # --- jobs ---
+
+    def flush(self) -> None:
+        """Carries what waits; again at once while much is left."""
+        while not self._stop.is_set():
+            report = self._drain.sweep()
+            if report.poisoned:
+                self._log.warning("dead letters", count=report.poisoned)
+            if not _carried(report) or backlog(self._settings, self._hot).records < _MUCH:
+                return
+
+    def maintain(self) -> None:
+        """Creates partitions ahead of need, and drops those beyond retention, by the clock of the hot tier."""
+        now = from_us(self._hot.run(calls.now()))
+        created = self._cold.prepare_partitions(now)
+        dropped = self._cold.drop_expired(now)
+        self._log.info("maintained", partitions_created=created, partitions_dropped=dropped)
+
+    def report(self) -> None:
+        """Says how much is only in Redis."""
+        self._log.info("backlog", **self._backlog())
+
+    def _backlog(self) -> dict[str, Any]:
+        waiting = backlog(self._settings, self._hot)
+        return {"records": waiting.records, "bytes": waiting.bytes, "oldest_age": waiting.oldest_age}
+
+    # --- the schedule ---
+
+    def _scheduler(self) -> BackgroundScheduler:
+        from apscheduler.executors.pool import ThreadPoolExecutor
+        from apscheduler.schedulers.background import BackgroundScheduler
+        from apscheduler.triggers.interval import IntervalTrigger
+
+        # It warns of each run that is left out because the one before is still at work; here that is meant.
+        logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
+        scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"default": ThreadPoolExecutor(3)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        for name, every, work in (
+            ("flush", self._settings.flush_after, self.flush),
+            ("maintain", _MAINTAIN_EVERY, self.maintain),
+            ("report", _REPORT_EVERY, self.report),
+        ):
+            scheduler.add_job(
+                partial(_do, scheduler, name, Job(name, work, self._log)),
+                IntervalTrigger(seconds=every, jitter=every / 10, timezone=UTC),
+                id=name,
+                next_run_time=datetime.now(UTC),
+            )
+        return scheduler
+
+    # --- the end ---
+
+    def _carried_the_rest(self) -> bool:
+        try:
+            report = self._drain.flush()
+        except BansheeError as exc:
+            self._log.error("stopped with records left in Redis", why=_in_a_line(exc), **self._left())
+            return False
+        self._log.info("stopped", records=report.records, seconds=round(report.seconds, 3))
+        return True
+
+    def _left(self) -> dict[str, Any]:
+        try:
+            return self._backlog()
+        except BansheeError as exc:
+            return {"left": f"unknown: {_in_a_line(exc)}"}
+
+    @contextmanager
+    def _stopped_by_signals(self) -> Iterator[None]:
+        """The first signal ends the schedule, the second one also the flush after it."""
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        self._stop.set()
+
+
+def _do(scheduler: BackgroundScheduler, name: str, job: Job) -> None:
+    from apscheduler.jobstores.base import JobLookupError
+
+    wait = job()
+    if wait is not None:
+        with suppress(JobLookupError):  # the schedule has ended meanwhile
+            scheduler.modify_job(name, next_run_time=datetime.now(UTC) + timedelta(seconds=wait))
+
+
+def _carried(report: FlushReport) -> int:
+    return report.records + report.duplicates + report.expired + report.poisoned

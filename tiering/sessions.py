@@ -1,0 +1,178 @@
+"""Sessions: a stretch of an agent's life, with what it felt at both ends and what happened between.
+
+A session is a memory of the type `_session`, so it is stored, flushed, evicted and rehydrated like one. Its start and
+its end are writes, so both have stamps. What carries no session id belongs to the session that was started last of those
+open at its stamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from banshee_memory.cold import reads
+from banshee_memory.emotions import EmotionalState
+from banshee_memory.errors import InvalidInput
+from banshee_memory.hot import wire
+from banshee_memory.hot.keys import AgentKeys
+from banshee_memory.records import AgentSession, Json, Placed, StoredMemory, known
+from banshee_memory.settings import Durability
+from banshee_memory.stamps import from_us, to_us
+from banshee_memory.tiering import histories, memories, states
+from banshee_memory.tiering.histories import EVENTS, MESSAGES
+from banshee_memory.tiering.residency import Residency
+from banshee_memory.tiering.steps import Steps
+
+TYPE = "_session"
+_WORTH = 0.5
+"""One worth for all, so that memories of this type are listed by their last access, which is their start."""
+_PAGE = 200
+_FOREVER = 2**62
+Span = tuple[int, int]
+
+
+class _Life(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a session's memory holds. Stamps: `first` is known once it ended, `last` once its totals are."""
+
+    initial: dict[str, float] = {}
+    final: dict[str, float] | None = None
+    metadata: Any = None
+    first: int | None = None
+    last: int | None = None
+    ended_us: int | None = None
+    messages: int = 0
+    events: int = 0
+    tokens: int = 0
+
+
+def start(
+    residency: Residency, keys: AgentKeys, session_id: UUID, metadata: Json, level: Durability
+) -> Steps[AgentSession]:
+    """Begins a session; one of this id that was begun before is given as it is."""
+    stored = yield from memories.read(residency, keys, TYPE, str(session_id), counted=False)
+    if stored is None:
+        felt = yield from states.load(residency, keys)
+        life = _Life(initial=_felt(felt), metadata=metadata)
+        stored = yield from _store(residency, keys, session_id, life, level)
+    return _session(stored)
+
+
+def end(residency: Residency, keys: AgentKeys, session_id: UUID, level: Durability) -> Steps[AgentSession]:
+    """Ends a session: marks the end, counts what lies before it, then adds the totals.
+
+    Whoever dies in between has ended it; ending it again counts again, up to the same end. One that has its totals is
+    given as it is.
+    """
+    stored = yield from memories.read(residency, keys, TYPE, str(session_id), counted=False)
+    if stored is None:
+        raise InvalidInput("session_id", f"the agent has no session {session_id}")
+    life = _life(stored)
+    if life.last is not None:
+        return _session(stored)
+    if life.first is None:
+        felt = yield from states.load(residency, keys)
+        life = msgspec.structs.replace(life, first=stored.stamp, final=_felt(felt))
+        stored = yield from _store(residency, keys, session_id, life, level)
+    assert life.first is not None
+    spans = yield from _own_spans(residency, keys, (life.first, stored.stamp))
+    messages, tokens, events = yield from _count(residency, keys, session_id, spans)
+    ended_us = to_us(known(stored).updated_at)
+    life = msgspec.structs.replace(
+        life, last=stored.stamp, ended_us=ended_us, messages=messages, tokens=tokens, events=events
+    )
+    stored = yield from _store(residency, keys, session_id, life, level)
+    return _session(stored)
+
+
+def newest(residency: Residency, keys: AgentKeys, limit: int) -> Steps[list[AgentSession]]:
+    """The newest sessions, newest first."""
+    page = yield from memories.by_type(residency, keys, TYPE, limit, 0)
+    return [_session(stored) for stored in page]
+
+
+def _store(
+    residency: Residency, keys: AgentKeys, session_id: UUID, life: _Life, level: Durability
+) -> Steps[StoredMemory]:
+    body = wire.pack(wire.MemoryBody(msgspec.to_builtins(life), _WORTH))
+    return memories.store(residency, keys, TYPE, str(session_id), body, None, level)
+
+
+def _own_spans(residency: Residency, keys: AgentKeys, whole: Span) -> Steps[list[Span]]:
+    """The stamps at which this session was the one started last of those open: inclusive, in order."""
+    later: list[Span] = []
+    offset = 0
+    while True:
+        page = yield from memories.by_type(residency, keys, TYPE, _PAGE, offset)
+        spans = [_span(stored) for stored in page]
+        later += [span for span in spans if span[0] > whole[0]]
+        if len(page) < _PAGE or spans[-1][0] <= whole[0]:
+            return without(whole, later)
+        offset += _PAGE
+
+
+def without(whole: Span, others: Iterable[Span]) -> list[Span]:
+    """What is left of a span of stamps when others are taken out of it."""
+    left, at = [], whole[0]
+    for first, last in sorted(others):
+        if at < first <= whole[1]:
+            left.append((at, first - 1))
+        at = max(at, last + 1)
+    if at <= whole[1]:
+        left.append((at, whole[1]))
+    return left
+
+
+def _span(stored: StoredMemory) -> Span:
+    life = _life(stored)
+    if life.first is None:
+        return stored.stamp, _FOREVER
+    return life.first, stored.stamp if life.last is None else life.last
+
+
+def _count(residency: Residency, keys: AgentKeys, session_id: UUID, spans: list[Span]) -> Steps[tuple[int, int, int]]:
+    """Messages, tokens and events: PostgreSQL's, and what is stamped after the last that it counted."""
+    messages = yield from histories.resident(MESSAGES, residency, keys)
+    events = yield from histories.resident(EVENTS, residency, keys)
+    cold = yield reads.session_totals(keys.agent, session_id, spans)
+
+    def fresh(placed: Placed[Any]) -> bool:
+        own = placed.record.session_id
+        within = own is None and any(first <= placed.stamp <= last for first, last in spans)
+        return placed.stamp > cold.flushed_stamp and (own == session_id or within)
+
+    said = [placed.record for placed in messages if fresh(placed)]
+    return (
+        cold.messages + len(said),
+        cold.tokens + sum(message.tokens_used or 0 for message in said),
+        cold.events + sum(map(fresh, events)),
+    )
+
+
+def _felt(state: EmotionalState | None) -> dict[str, float]:
+    return {emotion.value: intensity for emotion, intensity in state.emotions.items()} if state else {}
+
+
+def _life(stored: StoredMemory) -> _Life:
+    return msgspec.convert(known(stored).data, _Life)
+
+
+def _session(stored: StoredMemory) -> AgentSession:
+    record, life = known(stored), _life(stored)
+    return msgspec.convert(
+        {
+            "id": record.key,
+            "agent_id": record.agent_id,
+            "session_start": record.created_at,
+            "session_end": from_us(life.ended_us) if life.ended_us else None,
+            "initial_emotional_state": life.initial,
+            "final_emotional_state": life.final if life.last is not None else None,
+            "total_messages": life.messages,
+            "total_events": life.events,
+            "total_tokens_used": life.tokens,
+            "session_metadata": life.metadata,
+        },
+        AgentSession,
+    )
