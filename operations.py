@@ -12,7 +12,7 @@ from banshee_memory import validation
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import ColdStoreUnavailable, DurabilityUnavailable, InvalidInput
 from banshee_memory.hot import calls, wire
-from banshee_memory.hot.keys import AgentKeys
+from banshee_memory.hot.keys import AgentKeys, shard_keys
 from banshee_memory.records import (
     MEMORY_TYPES,
     AgentSession,
@@ -41,6 +41,7 @@ T = TypeVar("T")
 MOST_EVENTS = 1_000
 MOST_ROWS = 100_000
 _REHYDRATED_MEMORIES = 100
+_WANTED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +372,19 @@ class Operations:
                 events=(yield from histories.rehydrate(EVENTS, self.residency, keys)),
                 memories=(yield from memories.rehydrate_worthiest(self.residency, keys, _REHYDRATED_MEMORIES)),
             )
+
+        return Operation(steps())
+
+    def rehydrate_wanted(self) -> Operation[int]:
+        """Rehydrates the agents that foreign clients asked for; gives how many those were."""
+        every = [shard_keys(number) for number in range(self.settings.shards)]
+
+        def steps() -> Steps[int]:
+            taken = yield [calls.take_wanted(keys, _WANTED_AT_ONCE) for keys in every]
+            agents = [agent for wanted in taken for agent in wanted]
+            for agent in agents:
+                yield from self.rehydrate(agent).steps
+            return len(agents)
 
         return Operation(steps())
 

@@ -156,13 +156,13 @@ class ColdStore:
         from psycopg_pool import ConnectionPool
 
         from banshee_memory.cold.failures import translated
-        from banshee_memory.cold.session import BoundedConnection, connection_arguments, pool_arguments
+        from banshee_memory.cold.session import GRACE, BoundedConnection, connection_arguments, pool_arguments
 
         with (
             translated(self._server),
             BoundedConnection.connect(**connection_arguments(self.database_url, self.settings)) as probe,
         ):
-            probe.budget = self.settings.call_timeout
+            probe.budget = self.settings.call_timeout + GRACE
             _require_current(probe.execute(STATEMENTS["schema_state"].sql).fetchall(), self.settings)
         pool: ConnectionPool[BoundedConnection] = ConnectionPool(
             connection_class=BoundedConnection, **pool_arguments(self.database_url, self.settings)
@@ -265,12 +265,17 @@ class AsyncColdStore:
         from psycopg_pool import AsyncConnectionPool
 
         from banshee_memory.cold.failures import translated
-        from banshee_memory.cold.session import AsyncBoundedConnection, connection_arguments, pool_arguments
+        from banshee_memory.cold.session import (
+            GRACE,
+            AsyncBoundedConnection,
+            connection_arguments,
+            pool_arguments,
+        )
 
         with translated(self._server):
             arguments = connection_arguments(self.database_url, self.settings)
             async with await AsyncBoundedConnection.connect(**arguments) as probe:
-                probe.budget = self.settings.call_timeout
+                probe.budget = self.settings.call_timeout + GRACE
                 cursor = await probe.execute(STATEMENTS["schema_state"].sql)
                 _require_current(await cursor.fetchall(), self.settings)
         pool: AsyncConnectionPool[AsyncBoundedConnection] = AsyncConnectionPool(

@@ -14,13 +14,13 @@ short lock_timeout behind a drain that holds the parent already.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 
 from banshee_memory.cold import partitions
-from banshee_memory.cold.failures import is_poison, is_without_partition
+from banshee_memory.cold.failures import ConnectionLost, is_poison, is_without_partition
 from banshee_memory.cold.queries import STATEMENTS
 from banshee_memory.cold.session import GRACE, milliseconds
 from banshee_memory.cold.staging import AnyRow, Batch, Copy, EventRow, MemoryRow, MessageRow, StateRow, copies
@@ -132,9 +132,9 @@ def drained(store: ColdStore, shards: Sequence[int], wait: float | None) -> Iter
     Commits when the block ends well, else rolls back. ColdStoreUnavailable also when the lock was not had in time, or
     when it cannot be known whether the commit was done: flushing the same again is safe.
     """
-    with store.connection() as connection:
+    with ExitStack() as stack:
+        connection = _begun(store, stack)
         connection.budget = max(store.settings.flush_timeout, wait or 0.0) + GRACE
-        connection.execute("BEGIN")
         try:
             held = _held(connection, shards, wait, store.settings)
             yield Drain(connection, held)
@@ -142,6 +142,22 @@ def drained(store: ColdStore, shards: Sequence[int], wait: float | None) -> Iter
             _roll_back(connection)
             raise
         _commit(connection)
+
+
+def _begun(store: ColdStore, stack: ExitStack) -> BoundedConnection:
+    try:
+        return _begin(store, stack)
+    except ConnectionLost:
+        # The server was restarted since; nothing was begun yet, so another connection can.
+        return _begin(store, stack)
+
+
+def _begin(store: ColdStore, stack: ExitStack) -> BoundedConnection:
+    with ExitStack() as attempt:
+        connection = attempt.enter_context(store.connection())
+        connection.execute("BEGIN")
+        stack.enter_context(attempt.pop_all())
+        return connection
 
 
 def _held(

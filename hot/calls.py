@@ -321,6 +321,11 @@ def sweep_idempotency(keys: ShardKeys, window: float, cursor: bytes) -> Call[tup
     return _fcall("sweep_idempotency", (keys.idem,), args, lambda reply: (bytes(reply[0]), int(reply[1])))
 
 
+def take_wanted(keys: ShardKeys, count: int) -> Call[list[UUID]]:
+    """Agents that foreign clients asked to be rehydrated; whoever takes them does it."""
+    return Call(("SPOP", keys.wanted, count), lambda reply: [UUID(bytes=agent) for agent in reply if len(agent) == 16])
+
+
 # --- flush ---
 
 

@@ -23,12 +23,13 @@ class ShardKeys(NamedTuple):
     dead: str
     accesses: str
     idem: str
+    wanted: str
 
 
 def shard_keys(shard: int) -> ShardKeys:
     """The keys of a shard."""
     tag = f"{PREFIX}{{{shard}}}:"
-    return ShardKeys(shard, tag + "log", tag + "dead", tag + "accesses", tag + "idem")
+    return ShardKeys(shard, tag + "log", tag + "dead", tag + "accesses", tag + "idem", tag + "wanted")
 
 
 class AgentKeys(NamedTuple):

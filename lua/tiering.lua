@@ -211,3 +211,15 @@ redis.register_function {
   end,
   flags = { 'allow-oom' },
 }
+
+-- banshee1_want: a client that got MISS and cannot rehydrate asks the daemon to; the agent is resident soon after.
+--   KEYS   wanted
+--   ARGV   agent (16 bytes)
+--   reply  1 | 0 (it was asked for already)
+redis.register_function {
+  function_name = 'banshee1_want',
+  callback = function(KEYS, ARGV)
+    if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
+    return redis.call('SADD', KEYS[1], ARGV[1])
+  end,
+}

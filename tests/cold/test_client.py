@@ -131,6 +131,8 @@ def test_broken_connections_are_replaced_without_a_word(
     throw_out(url, database_url)
     assert store.fetch(reads.message_page(agent, 5)) == [said]
     assert store.ping().seconds > 0
+    throw_out(url, database_url)
+    assert write(store, said, message(agent, 1)).messages == 1
 
 
 def test_a_store_recovers_when_the_server_is_back(store: ColdStore, url: str, database_url: str) -> None:
@@ -164,7 +166,7 @@ def test_an_async_store_recovers_when_the_server_is_back(url: str, database_url:
 
 
 def test_a_server_that_works_too_long_is_stopped(url: str, settings: Settings) -> None:
-    store = ColdStore(url, msgspec.structs.replace(settings, call_timeout=0.05, db_max_connections=1))
+    store = ColdStore(url, msgspec.structs.replace(settings, call_timeout=0.5, db_max_connections=1))
     with pytest.raises(ColdStoreUnavailable, match="statement timeout"), store.connection() as connection:
         connection.execute(SLEEP)
     with store.connection() as connection:
@@ -181,7 +183,7 @@ async def wait_for_nothing(store: AsyncColdStore) -> None:
 
 
 def test_an_async_call_to_a_silent_server_is_given_up(url: str, settings: Settings) -> None:
-    short = msgspec.structs.replace(settings, call_timeout=0.05, db_max_connections=1)
+    short = msgspec.structs.replace(settings, call_timeout=0.5, db_max_connections=1)
 
     async def live() -> None:
         store = AsyncColdStore(url, short)
