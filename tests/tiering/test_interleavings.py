@@ -53,7 +53,7 @@ READS: dict[str, tuple[Callable[[Tiers, Life], Any], Callable[[Life], Any]]] = {
         lambda life: life.texts[:2],
     ),
     "events": (
-        lambda tiers, life: [e.resulting_emotions[Emotion.HOPE] for e in tiers.emotions.get_event_history(life.agent)],
+        lambda tiers, life: [e.resulting_emotions.get(Emotion.HOPE) for e in tiers.emotions.get_event_history(life.agent)],
         lambda life: [0.5, 0.25, 0.25, 0.25, 0.25, 0.25],
     ),
     "trends": (
@@ -108,11 +108,12 @@ class Intrusion:
     @contextmanager
     def into(self, tiers: Tiers) -> Iterator[None]:
         """While the block runs."""
-        tiers.between = lambda steps: intruded(steps, self._at, self.act)
+        before = tiers.between
+        tiers.between = lambda steps: intruded(before(steps), self._at, self.act)
         try:
             yield
         finally:
-            tiers.between = lambda steps: steps
+            tiers.between = before
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -126,6 +127,21 @@ def test_a_read_sees_what_was_written(tiers: Tiers, intruder: Tiers, reading: st
         with intrusion.into(tiers):
             assert read(tiers, life) == expected(life), f"{move} before call {at}"
         if not intrusion.happened:
+            break
+    assert 0 < at < MOST_STEPS - 1
+
+
+@pytest.mark.parametrize("reading", READS)
+def test_a_read_is_right_where_the_agent_comes_and_goes(tiers: Tiers, intruder: Tiers, reading: str) -> None:
+    """It was not there; somebody brought it back before it could; and it went again."""
+    read, expected = READS[reading]
+    for at in range(MOST_STEPS):
+        life = begin(tiers, "cold")
+        came = Intrusion(at, lambda agent=life.agent: intruder.rehydrate(agent))  # type: ignore[misc]
+        gone = Intrusion(at + 1, lambda agent=life.agent: intruder.evict(agent))  # type: ignore[misc]
+        with came.into(tiers), gone.into(tiers):
+            assert read(tiers, life) == expected(life), f"before call {at}"
+        if not came.happened:
             break
     assert 0 < at < MOST_STEPS - 1
 
@@ -222,7 +238,7 @@ def _another_change(tiers: Tiers, agent: UUID) -> None:
     tiers.emotions.update_emotions(agent, {Emotion.JOY: 0.25})
     tiers.emotions.save_event(agent, HAPPENED, {Emotion.JOY: 0.25}, mode="add")
     tiers.conversations.save_messages(agent, [NewMessage(role="user", content="another word", tokens_used=100)] * 2)
-    tiers.memories.store_memory(agent, "fact", "another", 7, importance=0.25)
+    tiers.memories.store_memory(agent, "fact", "another", 7, importance=0.125)
     tiers.memories.delete_memory(agent, "fact", "k0")
 
 

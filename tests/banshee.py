@@ -1,0 +1,43 @@
+"""`banshee` as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+COMMAND = (sys.executable, "-W", "error", "-c", "from banshee_memory.cli import main; main(prog_name='banshee')")
+
+
+def environment(urls: tuple[str, str] | None = None, **more: str) -> dict[str, str]:
+    """This environment, with (redis_url, database_url) in it, or without either."""
+    named = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
+    if urls is not None:
+        named["REDIS_URL"], named["DATABASE_URL"] = urls
+    return named | more
+
+
+def ran(*words: str, urls: tuple[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """The command, when it has ended."""
+    return subprocess.run(
+        [*COMMAND, *words], input=stdin, capture_output=True, text=True, timeout=60, env=environment(urls), check=False
+    )
+
+
+@contextmanager
+def started(*words: str, urls: tuple[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """The command, at work; killed at the end of the block if it still is."""
+    with subprocess.Popen(
+        [*COMMAND, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(urls),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
