@@ -163,6 +163,19 @@ class AsyncConversationStore:
         """Exact totals over all the agent's messages, what retention dropped included."""
         return await self._run(self._operations.get_conversation_stats(agent_id))
 
+    async def update_emotional_context(
+        self,
+        agent_id: UUID,
+        message_id: UUID,
+        emotional_context: Mapping[Any, Any] | None,
+        *,
+        durability: Durability | None = None,
+    ) -> bool:
+        """Records what the agent felt at a message, afterwards; False if it has no such message."""
+        return await self._run(
+            self._operations.update_emotional_context(agent_id, message_id, emotional_context, durability)
+        )
+
 
 class AsyncMemoryManager:
     """What agents know: `memory.memories`."""

@@ -240,6 +240,20 @@ class Operations:
         """Exact totals."""
         return Operation(conversations.totals(self.residency, self._keys(agent_id)))
 
+    def update_emotional_context(
+        self,
+        agent_id: UUID,
+        message_id: UUID,
+        emotional_context: Mapping[Any, Any] | None,
+        durability: Durability | None,
+    ) -> Operation[bool]:
+        """Gives a message another emotional context."""
+        keys, level = self._keys(agent_id), self._level(durability)
+        if not isinstance(message_id, UUID):
+            raise InvalidInput("message_id", f"must be a uuid.UUID, not {type(message_id).__name__}")
+        context = validation.optional_object("emotional_context", emotional_context, self.settings)
+        return self._writing(conversations.amend(self.residency, keys, message_id, context, level), keys, level)
+
     # --- memories ---
 
     def store_memory(

@@ -2,8 +2,8 @@
 
     python bench/meld.py DIR > meld.jsonl
 
-DIR holds files named <split>_sent_emo.csv. A dialogue is an agent, `meld-<split>-<dialogue>`; an utterance is a message;
-its emotion label, unless it is neutral, an emotional event one second after it.
+DIR holds files named <split>_sent_emo.csv. A dialogue is an agent, `meld-<split>-<dialogue>`; an utterance is a
+message, and its emotion label, unless it is neutral, an emotional event one second after it.
 """
 
 from __future__ import annotations

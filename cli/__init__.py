@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from banshee_memory import __version__
 from banshee_memory.cli import agents, demo, files, operating
 from banshee_memory.cli.faults import Commands
 from banshee_memory.cli.target import Target
@@ -22,7 +23,7 @@ from banshee_memory.cli.target import Target
     type=click.Path(file_okay=False, path_type=Path),
     help="Use the embedded servers, with their data here (else BANSHEE_DATA_DIR, or your user data folder).",
 )
-@click.version_option(package_name="banshee-memory", prog_name="banshee")
+@click.version_option(__version__, prog_name="banshee")
 @click.pass_context
 def main(ctx: click.Context, redis_url: str | None, database_url: str | None, data_dir: Path | None) -> None:
     """The memory of agents that feel: hot in Redis, whole in PostgreSQL.

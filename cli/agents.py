@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
@@ -14,7 +15,13 @@ _MESSAGES = 10
 _MEMORIES = 10
 
 
-class Agent(click.ParamType):
+if TYPE_CHECKING:
+    _Parameter = click.ParamType[UUID]
+else:  # older versions of click cannot be asked for a type of parameter
+    _Parameter = click.ParamType
+
+
+class Agent(_Parameter):
     """A UUID, or a name."""
 
     name = "agent"

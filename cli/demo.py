@@ -51,7 +51,8 @@ class Stage(NamedTuple):
         """What Redis has of her state: each intensity with the time when it was that."""
         from banshee_memory.hot import calls, wire
 
-        return wire.state_of(self.hot.run(calls.state_hash(self.keys)))
+        fields = self.hot.run(calls.state_hash(self.keys))
+        return wire.state_of(fields)
 
 
 class Life(NamedTuple):

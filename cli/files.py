@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from uuid import UUID
 
 import click
@@ -99,7 +99,7 @@ def _progress(size: int) -> Iterator[Advance]:
 @agent_argument
 @click.option("-o", "--output", type=click.File("wb"), default="-", help="Where to (default: standard output).")
 @pass_target
-def export(target: Target, agent: UUID, output: click.utils.LazyFile) -> None:
+def export(target: Target, agent: UUID, output: IO[bytes]) -> None:
     """Write all that is known of an agent as JSON Lines, which `banshee import` takes.
 
     It is flushed first.

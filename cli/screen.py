@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -98,15 +98,15 @@ def bar(part: float, width: int = _BAR) -> str:
     return full * cells + empty * (width - cells)
 
 
-def feelings(title: str, emotions: Mapping[Emotion, float]) -> Table:
+def feelings(title: str, emotions: Mapping[Emotion, float]) -> Group:
     """A bar for each emotion, the strongest first; pleasant ones green, the others red."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, pad_edge=False)
     for emotion, intensity in sorted(emotions.items(), key=lambda pair: -pair[1]):
         style = "green" if emotion.valence > 0 else "red"
         table.add_row(Text(emotion.value), Text(bar(intensity), style=style), Text(f"{intensity:.3f}"))
     if not emotions:
         table.add_row(Text("calm: nothing is felt", style="dim"))
-    return table
+    return Group(Text(title, style="bold"), table)  # a title of the table's would be as narrow as it
 
 
 def mood(state: EmotionalState) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,7 +40,7 @@ class Target:
     @contextmanager
     def urls(self, *, heed_environment: bool = True) -> Iterator[tuple[str, str]]:
         """(redis_url, database_url) of servers that run at least until the block ends."""
-        environ = None if heed_environment and self.data_dir is None else {}
+        environ: Mapping[str, str] | None = None if heed_environment and self.data_dir is None else {}
         connections = Connections(self._redis_url, self._database_url, self.settings(), environ=environ)
         try:
             yield connections.urls()

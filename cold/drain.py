@@ -23,7 +23,18 @@ from banshee_memory.cold import partitions
 from banshee_memory.cold.failures import ConnectionLost, is_poison, is_without_partition
 from banshee_memory.cold.queries import STATEMENTS
 from banshee_memory.cold.session import GRACE, milliseconds
-from banshee_memory.cold.staging import AnyRow, Batch, Copy, EventRow, MemoryRow, MessageRow, StateRow, copies
+from banshee_memory.cold.staging import (
+    AmendmentRow,
+    AnyRow,
+    Batch,
+    Copy,
+    EventRow,
+    MemoryRow,
+    MessageRow,
+    StateRow,
+    amendment_parameters,
+    copies,
+)
 from banshee_memory.errors import ColdStoreUnavailable
 
 if TYPE_CHECKING:
@@ -31,7 +42,7 @@ if TYPE_CHECKING:
     from banshee_memory.cold.session import BoundedConnection
     from banshee_memory.settings import Settings
 
-__all__ = ["Batch", "Drain", "EventRow", "MemoryRow", "MessageRow", "StateRow", "Written", "drained"]
+__all__ = ["AmendmentRow", "Batch", "Drain", "EventRow", "MemoryRow", "MessageRow", "StateRow", "Written", "drained"]
 
 _STAGING = ("create_staged_messages", "create_staged_events", "create_staged_states", "create_staged_memories")
 
@@ -104,9 +115,11 @@ class Drain:
             for copy in copies(batch):
                 self._copy(copy)
             counts = self._connection.execute(STATEMENTS["store_staged"].sql, prepare=True).fetchall()[0]
+            if batch.amendments:
+                self._connection.execute(STATEMENTS["amend_messages"].sql, amendment_parameters(batch.amendments))
         self._unused = False
         messages, events, states, memories = counts
-        return Written(messages, events, states, memories, len(batch) - sum(counts))
+        return Written(messages, events, states, memories, len(batch) - len(batch.amendments) - sum(counts))
 
     def _copy(self, copy: Copy) -> None:
         with self._connection.cursor() as cursor, cursor.copy(STATEMENTS[copy.statement].sql) as sink:

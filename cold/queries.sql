@@ -380,6 +380,18 @@ WITH new_messages AS (
 SELECT (SELECT coalesce(sum(messages), 0)::bigint FROM said), (SELECT coalesce(sum(events), 0)::bigint FROM happened),
        (SELECT count(*) FROM new_states), (SELECT count(*) FROM new_memories);
 
+-- name: amend_messages
+-- Gives messages another emotional context; of several for one message the newest counts.
+UPDATE conversation_messages AS said
+SET emotional_context = newest.context
+FROM (
+    SELECT DISTINCT ON (agent_id, id) agent_id, created_at, id, context
+    FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[], %(stamps)s::bigint[],
+                %(contexts)s::jsonb[]) AS amended (agent_id, created_at, id, stamp, context)
+    ORDER BY agent_id, id, stamp DESC
+) AS newest
+WHERE said.agent_id = newest.agent_id AND said.created_at = newest.created_at AND said.id = newest.id;
+
 -- name: hold_migrations
 -- Waits until no other runner migrates this database; the end of the connection lets go.
 SELECT pg_advisory_lock(hashtext('banshee.migrations'));

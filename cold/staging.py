@@ -25,7 +25,7 @@ from banshee_memory.records import (
     Placed,
     StoredMemory,
 )
-from banshee_memory.stamps import stamp_us, to_us
+from banshee_memory.stamps import from_us, stamp_us, to_us
 
 _POSTGRES_EPOCH = 946_684_800_000_000
 _LATEST = to_us(datetime.max.replace(tzinfo=UTC))
@@ -91,7 +91,17 @@ class MemoryRow(msgspec.Struct, frozen=True):
         return cls(agent_id, memory.stamp, memory_type, key, memory)
 
 
-AnyRow = MessageRow | EventRow | StateRow | MemoryRow
+class AmendmentRow(msgspec.Struct, frozen=True):
+    """Another emotional context for a message that is stored, or comes before it in the same batch."""
+
+    agent_id: UUID
+    stamp: int
+    message_id: UUID
+    at_us: int
+    emotional_context: Json
+
+
+AnyRow = MessageRow | EventRow | StateRow | MemoryRow | AmendmentRow
 
 
 @dataclass(slots=True)
@@ -102,13 +112,14 @@ class Batch:
     events: list[EventRow] = field(default_factory=list)
     states: list[StateRow] = field(default_factory=list)
     memories: list[MemoryRow] = field(default_factory=list)
+    amendments: list[AmendmentRow] = field(default_factory=list)
 
     def rows(self) -> list[AnyRow]:
-        """All of it, kind by kind."""
-        return [*self.messages, *self.events, *self.states, *self.memories]
+        """All of it, kind by kind; amendments after what they amend."""
+        return [*self.messages, *self.events, *self.states, *self.memories, *self.amendments]
 
     def __len__(self) -> int:
-        return len(self.messages) + len(self.events) + len(self.states) + len(self.memories)
+        return len(self.rows())
 
     def halves(self) -> tuple[Batch, Batch]:
         """Two batches that hold, each about half of it, what this one does."""
@@ -123,6 +134,7 @@ def _batch(rows: Sequence[AnyRow]) -> Batch:
         [row for row in rows if isinstance(row, EventRow)],
         [row for row in rows if isinstance(row, StateRow)],
         [row for row in rows if isinstance(row, MemoryRow)],
+        [row for row in rows if isinstance(row, AmendmentRow)],
     )
 
 
@@ -246,3 +258,18 @@ def _jsonb(value: Json) -> bytes:
 
 def _optional_jsonb(value: Json) -> bytes | None:
     return None if value is None else _JSONB_VERSION + to_json(value)
+
+
+def amendment_parameters(rows: Sequence[AmendmentRow]) -> dict[str, list[Any]]:
+    """What `amend_messages` takes: columns."""
+    return {
+        "agents": [row.agent_id for row in rows],
+        "times": [from_us(row.at_us) for row in rows],
+        "ids": [row.message_id for row in rows],
+        "stamps": [row.stamp for row in rows],
+        "contexts": [_text(row.emotional_context) for row in rows],
+    }
+
+
+def _text(value: Json) -> str | None:
+    return None if value is None else to_json(value).decode()

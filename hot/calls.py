@@ -206,6 +206,12 @@ def whole_history(key: str) -> Call[wire.History]:
     return Call(("LRANGE", key, 0, -1), wire.history_of)
 
 
+def amend_message(keys: AgentKeys, before: bytes, after: bytes, amendment: wire.Amendment) -> Call[bool]:
+    """Replaces an element (`b""`: it is not resident) and logs why; False: it is not in the list any more."""
+    args = (keys.agent.bytes, before, after, wire.pack(amendment))
+    return _fcall("amend_message", (keys.messages, keys.log), args, _accepted)
+
+
 # --- memories ---
 
 
@@ -295,7 +301,8 @@ def offer_history(
 ) -> Call[bool]:
     """What PostgreSQL said of a history, complete from that place on; False: refused."""
     from_us, from_stamp = complete_from
-    args = (header.generation, int(ttl * 1000), f"{from_us:.0f}", from_stamp.to_bytes(8, "big"), *elements)
+    place: list[Argument] = [f"{from_us:.0f}", from_stamp.to_bytes(8, "big")]
+    args = [header.generation, int(ttl * 1000), *place, *elements]
     return _fcall("offer_history", (key,), args, _accepted)
 
 

@@ -240,6 +240,25 @@ def message_of(agent: UUID, element: bytes) -> Placed[ConversationMessage]:
     return Placed(entry.at_us, entry.stamp, message)
 
 
+class Amendment(msgspec.Struct, array_like=True, frozen=True):
+    """Another emotional context for a message: its id (16 bytes), its time in microseconds."""
+
+    id: bytes
+    at_us: int
+    emotional_context: dict[str, Any] | None
+
+
+_amendment = msgspec.msgpack.Decoder(Amendment)
+
+
+def amendment_of(payload: bytes) -> Amendment:
+    """An amendment from its entry in the log."""
+    try:
+        return _amendment.decode(payload)
+    except _BROKEN as exc:
+        raise Undecodable(f"amendment: {exc}") from exc
+
+
 def message_element(placed: Placed[ConversationMessage]) -> bytes:
     """The element of a message that came from PostgreSQL."""
     message = placed.record

@@ -48,21 +48,24 @@ local function is_from(element, us, stamp)
   return at > us or (at == us and not stamp_after(stamp, stamp_in(element)))
 end
 
--- An element that brings its own, earlier time goes where it belongs, which is near the end or it is an import.
-local function insert_late(list, element, at)
-  local later, i = nil, -1
+-- Puts an element where its place is, which is near the end unless it is an import. Returns whether that is the end.
+local function insert(list, element)
+  local at, later, i = time_in(element), nil, -1
   local other = redis.call('LINDEX', list, i)
   while other and string.byte(other) ~= 255 and time_in(other) > at do
     later, i = other, i - 1
     other = redis.call('LINDEX', list, i)
   end
-  if not later then
+  if later then
+    redis.call('LINSERT', list, 'BEFORE', later, element)
+  else
     redis.call('RPUSH', list, element)
-    return
   end
-  redis.call('LINSERT', list, 'BEFORE', later, element)
-  local header = parse_header(redis.call('LINDEX', list, 0))
-  header.late = stamp_in(element)
+  return not later
+end
+
+local function mark_late(list, header, stamp)
+  header.late = stamp
   redis.call('LSET', list, 0, pack_header(header))
 end
 
@@ -70,17 +73,17 @@ end
 -- A list that was not there begins here: what is older may be in PostgreSQL. Returns the element.
 local function record(list, log, kind, agent, at, context, body)
   local entry = (at and '\1' .. struct.pack('>d', at) or '\0') .. struct.pack('>I2', #context) .. context .. body
-  local header = redis.call('LINDEX', list, 0) -- fails on a key of another type before anything is written
+  local header = parse_header(redis.call('LINDEX', list, 0)) -- fails on another type before anything is written
   local ms, seq = log_append(log, kind, agent, entry)
   local stamp = pack_stamp(ms, seq)
   local element = stamp .. entry
   if not header then
     redis.call('RPUSH', list,
       pack_header { from_us = ms * 1000, from_stamp = stamp, birth = stamp, trims = 0, late = ZERO }, element)
-  elseif at then
-    insert_late(list, element, at)
-  else
+  elseif not at then
     redis.call('RPUSH', list, element)
+  elseif not insert(list, element) then
+    mark_late(list, header, stamp)
   end
   redis.call('PERSIST', list)
   return element, string.format('%.0f-%.0f', ms, seq)
@@ -162,6 +165,47 @@ redis.register_function {
     end
     return element
   end),
+}
+
+local function is_among(list, stamp)
+  for _, element in ipairs(redis.call('LRANGE', list, 1, -1)) do
+    if stamp_in(element) == stamp then return true end
+  end
+  return false
+end
+
+-- banshee1_amend_message: gives a message another emotional context. One that is not resident becomes so, by itself: until
+-- the flush has carried the amendment, PostgreSQL still says what was before.
+--   KEYS   messages, log
+--   ARGV   agent (16 bytes), its element as it is ('' = not resident), its element as it shall be, amendment (MessagePack:
+--          id, time in microseconds, context)
+--   reply  OK | CHANGED (the list is not as the caller saw it; nothing was written)
+redis.register_function {
+  function_name = 'banshee1_amend_message',
+  callback = function(KEYS, ARGV)
+    local list, before, after = KEYS[1], ARGV[2], ARGV[3]
+    if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
+    if not after or #after < 12 then return invalid('element: no message') end
+    if not ARGV[4] or ARGV[4] == '' then return invalid('amendment: empty') end
+    local header = parse_header(redis.call('LINDEX', list, 0))
+    local at = before ~= '' and redis.call('LPOS', list, before)
+    if before ~= '' and (not at or at == 0) then return CHANGED end
+    if before == '' and header and is_among(list, stamp_in(after)) then return CHANGED end
+    local ms, seq = log_append(KEYS[2], 'A', ARGV[1], ARGV[4])
+    local stamp = pack_stamp(ms, seq)
+    if at then
+      redis.call('LSET', list, at, after)
+    else
+      if not header then
+        header = { from_us = NEVER, from_stamp = ZERO, birth = stamp, trims = 0, late = ZERO }
+        redis.call('RPUSH', list, pack_header(header))
+      end
+      insert(list, after)
+    end
+    mark_late(list, header, stamp)
+    redis.call('PERSIST', list)
+    return OK
+  end,
 }
 
 -- Merges two lists of elements, each in order of place; of two with one stamp the first list's stays.

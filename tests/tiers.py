@@ -104,12 +104,14 @@ def intruded(steps: Steps[T], at: int, action: Action) -> Steps[T]:
 _FULL_RUNS = ("version", "now", "load_state", "get_memory", "delete_memory", "mark_clean", "evict")
 
 
-def refused_writes(steps: Steps[T]) -> Steps[T]:
-    """The same steps, as if Redis refused every write for lack of memory."""
+def refused_writes(steps: Steps[T], since: int = 0) -> Steps[T]:
+    """The same steps, as if Redis refused every write for lack of memory, from call number `since` on."""
+    number = 0
     try:
         step = next(steps)
         while True:
-            if isinstance(step, Call) and _is_refused(step):
+            number += 1
+            if number > since and isinstance(step, Call) and _is_refused(step):
                 step = steps.throw(HotStoreFull("full"))
             else:
                 step = steps.send((yield step))

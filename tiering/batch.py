@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
 
-from banshee_memory.cold.staging import Batch, EventRow, MemoryRow, MessageRow, StateRow
+from banshee_memory.cold.staging import AmendmentRow, Batch, EventRow, MemoryRow, MessageRow, StateRow
 from banshee_memory.errors import BansheeError, ConfigurationError
 from banshee_memory.hot import wire
 from banshee_memory.hot.calls import Entry, Settlement
@@ -21,7 +21,7 @@ from banshee_memory.validation import unstorable
 T = TypeVar("T")
 DAY_US = 86_400_000_000
 Member = tuple[UUID, str]
-Row = MessageRow | EventRow | StateRow | MemoryRow
+Row = MessageRow | EventRow | StateRow | MemoryRow | AmendmentRow
 
 
 @dataclass(slots=True)
@@ -61,28 +61,38 @@ class Load:
 
     def _sort(self, entry: Entry, batch: Batch, now_us: int) -> None:
         agent = entry.agent
-        element = wire.element_of(entry.stamp, entry.payload)
         self.by_stamp[entry.stamp] = entry
         match entry.kind:
-            case "M":
-                self.messages.add(agent)
-                message = wire.message_of(agent, element)
-                self._refuse(unstorable(message.record.role, message.record.content))
-                if self._is_kept(message.at_us, self.settings.message_retention_days, now_us):
-                    batch.messages.append(MessageRow.of(message))
-            case "E":
-                self.events.add(agent)
-                event = wire.event_of(agent, element)
-                if event.placed.record.mode != "record":
-                    self.states.add(agent)
-                if self._is_kept(event.placed.at_us, self.settings.event_retention_days, now_us):
-                    batch.events.append(EventRow.of(event.placed, event.after))
+            case "M" | "E" | "A":
+                self._sort_history(entry, batch, now_us)
             case "S":
                 self.states.add(agent)
             case "V":
                 self.members.add((agent, entry.payload.decode()))
             case kind:
                 raise wire.Undecodable(f"kind {kind!r} is unknown")
+
+    def _sort_history(self, entry: Entry, batch: Batch, now_us: int) -> None:
+        agent, element = entry.agent, wire.element_of(entry.stamp, entry.payload)
+        if entry.kind == "M":
+            self.messages.add(agent)
+            message = wire.message_of(agent, element)
+            self._refuse(unstorable(message.record.role, message.record.content))
+            if self._is_kept(message.at_us, self.settings.message_retention_days, now_us):
+                batch.messages.append(MessageRow.of(message))
+        elif entry.kind == "E":
+            self.events.add(agent)
+            event = wire.event_of(agent, element)
+            if event.placed.record.mode != "record":
+                self.states.add(agent)
+            if self._is_kept(event.placed.at_us, self.settings.event_retention_days, now_us):
+                batch.events.append(EventRow.of(event.placed, event.after))
+        else:
+            self.messages.add(agent)
+            amendment = wire.amendment_of(entry.payload)
+            message_id = UUID(bytes=amendment.id)
+            context = amendment.emotional_context
+            batch.amendments.append(AmendmentRow(agent, entry.stamp, message_id, amendment.at_us, context))
 
     def _refuse(self, reason: str | None) -> None:
         if reason:

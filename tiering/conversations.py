@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import msgspec
 
 from banshee_memory.cold import reads
-from banshee_memory.hot import calls
+from banshee_memory.errors import HotStoreUnavailable
+from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.records import (
     ROLES,
@@ -22,9 +28,10 @@ from banshee_memory.stamps import EPOCH
 from banshee_memory.tiering import histories, states
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.residency import Residency, insist
-from banshee_memory.tiering.steps import Steps
+from banshee_memory.tiering.steps import Steps, write
 
 _MOST_EVENTS = 100_000
+_ATTEMPTS = 5
 
 
 def append(
@@ -38,6 +45,31 @@ def append(
     call = calls.append_messages(keys, messages, once)
     places = yield from insist(call, lambda: states.rehydrate(residency, keys), level)
     return places  # type: ignore[no-any-return]
+
+
+def amend(
+    residency: Residency, keys: AgentKeys, message_id: UUID, context: dict[str, Any] | None, level: Durability
+) -> Steps[bool]:
+    """Gives a message another emotional context; False if the agent has no such message."""
+    for _ in range(_ATTEMPTS):
+        history = yield calls.whole_history(keys.messages)
+        element = next((e for e in history.elements if _is(residency, keys, e, message_id)), None)
+        placed = (
+            wire.message_of(keys.agent, element) if element else (yield reads.message_place(keys.agent, message_id))
+        )
+        if placed is None:
+            return False
+        record = msgspec.structs.replace(placed.record, emotional_context=context)
+        after = wire.message_element(Placed(placed.at_us, placed.stamp, record))
+        amendment = wire.Amendment(message_id.bytes, placed.at_us, context)
+        if (yield write(calls.amend_message(keys, element or b"", after, amendment), level)):
+            return True
+    raise HotStoreUnavailable("The message moved between the tiers at each of several attempts. Call again.")
+
+
+def _is(residency: Residency, keys: AgentKeys, element: bytes, message_id: UUID) -> bool:
+    readable = residency.readable(partial(wire.message_of, keys.agent), [element])
+    return bool(readable) and readable[0].record.id == message_id
 
 
 def search(residency: Residency, keys: AgentKeys, query: str, limit: int) -> Steps[list[ConversationMessage]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -19,7 +18,7 @@ from banshee_memory.errors import HotStoreFull, InvalidInput
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.records import ConversationMessage, EmotionalEventRecord, Placed
-from banshee_memory.tiering.residency import Residency
+from banshee_memory.tiering.residency import Residency, offered
 from banshee_memory.tiering.steps import Steps
 
 R = TypeVar("R", ConversationMessage, EmotionalEventRecord)
@@ -99,12 +98,12 @@ def _both(
     cold = yield kind.page(keys.agent, limit, None)
     if history.header is not None:
         cap = kind.cap(residency)
-        offered = cold[-cap:]
-        whole = len(cold) < limit and len(offered) == len(cold)
-        start = BEGINNING if whole or not offered else (offered[0].at_us, offered[0].stamp)
-        elements = [kind.encode(placed) for placed in offered]
-        with suppress(HotStoreFull):  # the answer is complete without it
-            yield calls.offer_history(kind.key(keys), history.header, residency.settings.hot_ttl, start, elements)
+        latest = cold[-cap:]
+        whole = len(cold) < limit and len(latest) == len(cold)
+        start = BEGINNING if whole or not latest else (latest[0].at_us, latest[0].stamp)
+        elements = [kind.encode(placed) for placed in latest]
+        ttl = residency.settings.hot_ttl
+        yield from offered(calls.offer_history(kind.key(keys), history.header, ttl, start, elements))
     return hot, cold
 
 

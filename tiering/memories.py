@@ -15,8 +15,10 @@ from banshee_memory.hot.keys import AgentKeys, member_of, member_parts
 from banshee_memory.records import MemoryRecord, StoredMemory
 from banshee_memory.settings import Durability
 from banshee_memory.stamps import to_us
-from banshee_memory.tiering.residency import Residency, insist
+from banshee_memory.tiering.residency import Residency, insist, offered
 from banshee_memory.tiering.steps import Steps, write
+
+_ATTEMPTS = 3
 
 
 def store(
@@ -57,9 +59,13 @@ def read(
         residency.counters.hits += 1
         return _living(stored)
     residency.counters.misses += 1
-    cold = yield from rehydrate(residency, keys, memory_type, key)
-    stored = yield from _uncounted_if_full(call, look)
-    return _living(cold if stored is MISS else stored)
+    for _ in range(_ATTEMPTS):
+        cold = yield from rehydrate(residency, keys, memory_type, key)
+        stored = yield from _uncounted_if_full(call, look)
+        if stored is not MISS:
+            return _living(stored)
+    # Redis does not keep it, so there is nothing to count on, and all of it is cold.
+    return _living(cold or (yield reads.memory_of(keys.agent, memory_type, key, (yield calls.now()))))
 
 
 def _uncounted_if_full(call: calls.Call[Any], look: calls.Call[Any]) -> Steps[Any]:
@@ -92,7 +98,7 @@ def rehydrate(residency: Residency, keys: AgentKeys, memory_type: str, key: str)
     if token is RESIDENT:
         return None
     stored = yield query
-    yield calls.offer_memory(keys, member, token, settings.hot_ttl, stored)
+    yield from offered(calls.offer_memory(keys, member, token, settings.hot_ttl, stored))
     return stored  # type: ignore[no-any-return]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-from banshee_memory.errors import HotStoreUnavailable
+from banshee_memory.errors import HotStoreFull, HotStoreUnavailable
 from banshee_memory.hot import calls
 from banshee_memory.hot.calls import MISS, Call
 from banshee_memory.hot.keys import AgentKeys, agent_keys
@@ -87,6 +88,12 @@ class Residency:
             except Undecodable:
                 self.counters.undecodable += 1
         return result
+
+
+def offered(offer: Call[bool]) -> Steps[None]:
+    """Offers what PostgreSQL said. Refused, it is older than what Redis has; a full Redis goes without it."""
+    with suppress(HotStoreFull):
+        yield offer
 
 
 def insist(call: Call[Any], rehydrate: Callable[[], Steps[Any]], level: Durability = Durability.HOT) -> Steps[Any]:

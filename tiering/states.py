@@ -13,7 +13,7 @@ from banshee_memory.hot.calls import MISS, RESIDENT
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.hot.wire import SettledEvent
 from banshee_memory.settings import Durability
-from banshee_memory.tiering.residency import Residency, insist
+from banshee_memory.tiering.residency import Residency, insist, offered
 from banshee_memory.tiering.steps import Steps
 
 
@@ -28,6 +28,9 @@ def load(residency: Residency, keys: AgentKeys) -> Steps[EmotionalState | None]:
     state = yield calls.load_state(keys)
     if state is not MISS:
         return state  # type: ignore[no-any-return]
+    if stored is None:
+        # It went again after somebody else had brought it in: all of it is cold.
+        stored = yield reads.state_of(keys.agent)
     now = yield calls.now()
     return stored.at(now) if stored else None
 
@@ -46,7 +49,7 @@ def rehydrate(residency: Residency, keys: AgentKeys) -> Steps[StoredState | None
     if token is RESIDENT:
         return None
     stored = yield reads.state_of(keys.agent)
-    yield calls.offer_state(keys, token, settings.hot_ttl, stored)
+    yield from offered(calls.offer_state(keys, token, settings.hot_ttl, stored))
     return stored  # type: ignore[no-any-return]
 
 

@@ -35,6 +35,13 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(["event_page", "events_after"], PLACE),
     **dict.fromkeys(["memory_of", "memory_page", "memory_page_of_all_types", "memories_after"], MEMORY),
     "search": SEARCH,
+    "amend_messages": {
+        "agents": [AGENT],
+        "times": [NOON],
+        "ids": [AGENT],
+        "stamps": [1],
+        "contexts": ["{}"],
+    },
     "session_totals": {"session": AGENT, "firsts": [1], "lasts": [2]},
     "agents": {"after": AGENT, "limit": 5},
     **dict.fromkeys(["overview", "database_size", "ping", "schema_state"], NOTHING),
