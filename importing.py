@@ -68,10 +68,16 @@ class Importer:
             MessageLine: self._settings.message_retention_days,
             EventLine: self._settings.event_retention_days,
         }.get(type(line))
-        at = line.when(self._now) if isinstance(line, MessageLine | EventLine) else None
+        at = self._time(line)
         if days is None or at is None or at.tzinfo is None:
             return False
         return at < datetime.now(UTC) - timedelta(days=days)
+
+    def _time(self, line: Line) -> datetime | None:
+        try:
+            return None if isinstance(line, MemoryLine) else line.when(self._now)
+        except InvalidInput:
+            return None
 
     # --- writing ---
 

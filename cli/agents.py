@@ -60,7 +60,7 @@ def show(target: Target, agent: UUID, messages: int, memories: int, as_json: boo
         screen.emit({"agent": agent, "state": state, "messages": history, "memories": known, "totals": totals})
         return
     if state is None and not totals.total_messages and not known:
-        screen.show(f"Nothing is known of {agent}.")
+        click.echo(f"Nothing is known of {agent}.")
         return
     felt = f"feels ({screen.mood(state)})" if state else "feels"
     screen.show(screen.feelings(f"{agent} {felt}", state.emotions if state else {}))
@@ -114,7 +114,7 @@ def search(target: Target, agent: UUID, query: str, limit: int, as_json: bool) -
     if as_json:
         screen.emit(found)
         return
-    screen.show(screen.conversation(f"{len(found)} messages match, best first", found))
+    screen.show(screen.conversation(f"Messages that match, best first: {len(found)}", found))
 
 
 @click.command()
@@ -132,7 +132,7 @@ def rehydrate(target: Target, agent: UUID, as_json: bool) -> None:
         return
     state = "its state, " if report.state else ""
     counts = f"{report.messages} messages, {report.events} events and {report.memories} memories"
-    screen.show(f"{agent}: {state}{counts} came back.")
+    click.echo(f"{agent}: {state}{counts} came back.")
 
 
 @click.command()
@@ -149,7 +149,7 @@ def evict(target: Target, agent: UUID, as_json: bool) -> None:
         screen.emit(report)
         return
     kept = f"; {report.kept} became dirty meanwhile and stay" if report.kept else ""
-    screen.show(f"{agent}: {report.flushed.records} records were flushed, {report.dropped} keys dropped{kept}.")
+    click.echo(f"{agent}: {report.flushed.records} records were flushed, {report.dropped} keys dropped{kept}.")
 
 
 COMMANDS = (show, trends, search, rehydrate, evict)

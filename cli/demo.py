@@ -201,7 +201,7 @@ def _decay(before: Life, after: Life) -> Any:
         for emotion, intensity in sorted(before.state.emotions.items(), key=lambda pair: -pair[1])
     )
     columns = ("emotion", "before", "now", "")
-    return screen.listing(f"Decay went on for the {away:.2f} s between", columns, rows, right=columns[1:3])
+    return screen.listing(f"Decay went on for the {away:.2f} s between:", columns, rows, right=columns[1:3])
 
 
 def _checks(before: Life, after: Life) -> Iterator[tuple[bool, str]]:
@@ -235,8 +235,8 @@ def _latencies(stage: Stage) -> None:
     hot = {name: median(_times(read, _HOT_READS)) for name, read in reads.items()}
     cold = {name: median(_missed(stage, read)) for name, read in reads.items()}
     rows = ((name, _milliseconds(hot[name]), _milliseconds(cold[name])) for name in reads)
-    columns = ("read (medians)", "in Redis", "not in Redis")
-    screen.show(screen.listing("", columns, rows, right=columns[1:]))
+    columns = ("read", "in Redis", "not in Redis")
+    screen.show(screen.listing("Medians", columns, rows, right=columns[1:]))
 
 
 def _times(read: Callable[[], object], count: int) -> Iterable[float]:
@@ -263,7 +263,7 @@ def _outlook(stage: Stage, target: Target) -> None:
 
     banshee = "banshee" if target.data_dir is None else f"banshee --data-dir {shlex.quote(str(target.data_dir))}"
     screen.show("Next, try:")
-    for line in (f"show {stage.agent}", f'search {stage.agent} "rye or printer"', "stats", "doctor"):
+    for line in (f"show {stage.agent}", f'search {stage.agent} "rye"', "stats", "doctor"):
         click.echo(f"  {banshee} {line}")
 
 

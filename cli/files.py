@@ -59,7 +59,7 @@ def import_(target: Target, file: Path, skip_expired: bool, as_json: bool) -> No
         return
     counts = f"{report.messages:,} messages, {report.events:,} events, {report.states:,} states, "
     skipped = f"; {report.skipped:,} had expired" if report.skipped else ""
-    screen.show(f"{counts}{report.memories:,} memories of {report.agents:,} agents went in{skipped}.")
+    click.echo(f"{counts}{report.memories:,} memories of {report.agents:,} agents went in{skipped}.")
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def dead_letters(target: Target, limit: int, as_json: bool) -> None:
         return
     rows = ((screen.when(x.buried_at), x.kind or "-", x.agent_id or "-", x.bytes, x.reason) for x in letters)
     columns = ("buried (UTC)", "kind", "agent", "bytes", "reason")
-    screen.show(screen.listing(f"{len(letters)} dead letters", columns, rows, right=("bytes",)))
+    screen.show(screen.listing(f"Dead letters: {len(letters)}", columns, rows, right=("bytes",)))
 
 
 @click.command()
@@ -144,7 +144,7 @@ def migrate(target: Target, status: bool, as_json: bool) -> None:
         screen.emit([{"name": m.name, "applied_at": m.applied_at, "now": m.name in applied} for m in every])
         return
     rows = ((m.name, "to be applied" if m.applied_at is None else screen.when(m.applied_at)) for m in every)
-    screen.show(screen.listing(f"{len(applied)} migrations were applied now", ("migration", "applied (UTC)"), rows))
+    screen.show(screen.listing(f"Migrations (applied now: {len(applied)})", ("migration", "applied (UTC)"), rows))
 
 
 @click.command()
@@ -155,10 +155,17 @@ def daemon(target: Target) -> None:
     Runs until SIGTERM or SIGINT, then carries the rest, and exits 1 if something is left. Any number of daemons may
     run beside each other. Logs go to standard error: as JSON where that is no terminal.
     """
+    from banshee_memory.operations import Operations
     from banshee_memory.tiering.daemon import Daemon, logger
+    from banshee_memory.tiering.steps import drive
 
     with target.tiers() as (settings, hot, cold):
-        whole = Daemon(settings, hot, cold, logger()).run()
+        operations = Operations(settings)
+
+        def rehydrate_wanted() -> int:
+            return drive(operations.rehydrate_wanted().steps, hot, cold)
+
+        whole = Daemon(settings, hot, cold, logger(), rehydrate_wanted=rehydrate_wanted).run()
     if not whole:
         raise click.exceptions.Exit(FAILED)
 

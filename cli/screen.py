@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -66,22 +66,27 @@ def busy(doing: str) -> Iterator[None]:
         yield
 
 
-def listing(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> Table:
+def listing(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> Group:
     """A table with a title; `right` names the columns of numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=_box(), header_style="dim")
+    table = Table(box=_box(), header_style="dim")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
-    return table
+    return _titled(title, table if table.row_count else Text("  none", style="dim"))
 
 
-def pairs(title: str, values: Mapping[str, object]) -> Table:
+def pairs(title: str, values: Mapping[str, object]) -> Group:
     """Names and values."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in values.items():
         table.add_row(Text(name, style="dim"), Text(clean(value)))
-    return table
+    return _titled(title, table)
+
+
+def _titled(title: str, drawn: RenderableType) -> Group:
+    # A title of a table's own would be no wider than the table.
+    return Group(Text(title, style="bold"), drawn)
 
 
 @cache
@@ -106,7 +111,7 @@ def feelings(title: str, emotions: Mapping[Emotion, float]) -> Group:
         table.add_row(Text(emotion.value), Text(bar(intensity), style=style), Text(f"{intensity:.3f}"))
     if not emotions:
         table.add_row(Text("calm: nothing is felt", style="dim"))
-    return Group(Text(title, style="bold"), table)  # a title of the table's would be as narrow as it
+    return _titled(title, table)
 
 
 def mood(state: EmotionalState) -> str:
@@ -114,13 +119,13 @@ def mood(state: EmotionalState) -> str:
     return f"valence {state.overall_valence:+.2f}, arousal {state.overall_arousal:.2f}"
 
 
-def conversation(title: str, messages: Iterable[ConversationMessage]) -> Table:
+def conversation(title: str, messages: Iterable[ConversationMessage]) -> Group:
     """Messages, one a row."""
     rows = ((when(m.created_at), m.role, m.content) for m in messages)
     return listing(title, ("time (UTC)", "role", "said"), rows)
 
 
-def knowledge(title: str, memories: Iterable[MemoryRecord]) -> Table:
+def knowledge(title: str, memories: Iterable[MemoryRecord]) -> Group:
     """Memories, one a row."""
     rows = ((m.memory_type, m.key, _in_a_line(m.data), f"{m.importance:.2f}", m.access_count) for m in memories)
     return listing(title, ("type", "key", "data", "worth", "read"), rows, right=("worth", "read"))

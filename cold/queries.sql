@@ -136,12 +136,13 @@ ORDER BY importance DESC, last_accessed DESC, memory_type, key
 LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: memories_after
--- An agent's living memories after one of them, by their names: what an export walks along.
+-- An agent's living memories after one of them, by their names: what an export walks along. See memory_page_of_all_types.
 SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
        stamp, deleted
 FROM memory_records
 WHERE agent_id = %(agent)s
   AND (memory_type, key) > (%(memory_type)s, %(key)s)
+  AND left(memory_type, 1) <> '_'
   AND NOT deleted
   AND (expires_at IS NULL OR expires_at > %(now)s)
 ORDER BY memory_type, key

@@ -29,9 +29,19 @@ def own_redis(like: str) -> Iterator[str]:
     """The URL of a new, empty server: the program that serves `like`, or the bundled one where that is elsewhere."""
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:
         socket = Path(folder, "s")
-        command = [_program(like), "--port", "0", "--unixsocket", socket, "--dir", folder, "--save", ""]
-        log = Path(folder, "log").open("wb")
-        with log, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process:
+        settings: list[str | Path] = [
+            "--port",
+            "0",
+            "--unixsocket",
+            socket,
+            "--dir",
+            folder,
+            "--save",
+            "",
+            "--logfile",
+            "log",
+        ]
+        with subprocess.Popen([_program(like), *settings], stdin=subprocess.DEVNULL) as process:
             try:
                 url = f"unix://{quote(str(socket))}"
                 _wait_for(url)
@@ -65,6 +75,8 @@ def own_database(beside: str, settings: Settings) -> Iterator[str]:
     name = f"own_{uuid4().hex}"
     with psycopg.connect(beside, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        # Nobody pulls the plug of this one.
+        connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(sql.Identifier(name)))
         try:
             url = psycopg.conninfo.make_conninfo(beside, dbname=name)
             migrate(url, settings)

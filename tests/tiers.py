@@ -8,7 +8,6 @@ from uuid import UUID
 
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.errors import BansheeError, HotStoreFull
-from banshee_memory.hot import calls
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys, agent_keys
@@ -39,7 +38,8 @@ class Tiers:
 
     def run(self, operation: Operation[T]) -> T:
         """Runs an operation."""
-        return drive(self.between(operation.steps), self.hot, self.cold)
+        steps: Steps[T] = self.between(operation.steps)
+        return drive(steps, self.hot, self.cold)
 
     def keys(self, agent: UUID) -> AgentKeys:
         """The keys of an agent."""
@@ -59,8 +59,7 @@ class Tiers:
 
     def drop(self, agent: UUID) -> None:
         """What Redis does by itself when it is short of memory: lets go of keys with a TTL."""
-        for key in list(self.hot.keys(f"*{agent}*")):
-            self.hot.run(calls.evict([key.decode()]))
+        self.run(self._operations.evict(agent, FlushReport()))
 
     def close(self) -> None:
         """Closes both."""
@@ -68,36 +67,38 @@ class Tiers:
         self.cold.close()
 
 
-def intruded(steps: Steps[T], at: int, action: Action) -> Steps[T]:
-    """The same steps; before the call number `at` something else happens. What goes in one round trip is several calls."""
-    number = 0
-
-    def one(call: Any) -> Steps[Any]:
-        nonlocal number
-        if number == at:
-            action()
-        number += 1
-        return (yield call)
-
-    def do(step: Any) -> Steps[Any]:
-        if not isinstance(step, list):
-            return (yield from one(step))
-        replies = []
-        for call in step:
-            replies.append((yield from one(call)))
-        return replies
-
+def relayed(steps: Steps[T], answer: Callable[[Any], Steps[Any]]) -> Steps[T]:
+    """The same steps, each of them answered by what `answer` makes of it."""
     try:
         step = next(steps)
         while True:
             try:
-                result = yield from do(step)
+                result = yield from answer(step)
             except BansheeError as exc:
                 step = steps.throw(exc)
             else:
                 step = steps.send(result)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+
+
+def intruded(steps: Steps[T], at: int, action: Action) -> Steps[T]:
+    """The same steps; before call number `at` something else happens. One round trip may be several calls."""
+    number = 0
+
+    def answer(step: Any) -> Steps[Any]:
+        nonlocal number
+        if isinstance(step, list):
+            replies = [None] * len(step)
+            for index, call in enumerate(step):
+                replies[index] = yield from answer(call)
+            return replies
+        if number == at:
+            action()
+        number += 1
+        return (yield step)
+
+    return relayed(steps, answer)
 
 
 # The functions that a Redis at its memory limit still runs: those that read, and those that free memory.
@@ -107,16 +108,15 @@ _FULL_RUNS = ("version", "now", "load_state", "get_memory", "delete_memory", "ma
 def refused_writes(steps: Steps[T], since: int = 0) -> Steps[T]:
     """The same steps, as if Redis refused every write for lack of memory, from call number `since` on."""
     number = 0
-    try:
-        step = next(steps)
-        while True:
-            number += 1
-            if number > since and isinstance(step, Call) and _is_refused(step):
-                step = steps.throw(HotStoreFull("full"))
-            else:
-                step = steps.send((yield step))
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
+
+    def answer(step: Any) -> Steps[Any]:
+        nonlocal number
+        number += 1
+        if number > since and isinstance(step, Call) and _is_refused(step):
+            raise HotStoreFull("full")
+        return (yield step)
+
+    return relayed(steps, answer)
 
 
 def _is_refused(call: Call[Any]) -> bool:

@@ -22,6 +22,7 @@ from banshee_memory.cold.client import ColdStore
 from banshee_memory.errors import BansheeError
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.keys import ShardKeys, shard_keys
 from banshee_memory.records import FlushReport
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import from_us
@@ -95,12 +96,15 @@ def _in_a_line(exc: BansheeError) -> str:
 class Daemon:
     """The jobs over two stores."""
 
-    def __init__(self, settings: Settings, hot: HotStore, cold: ColdStore, log: Any) -> None:
+    def __init__(
+        self, settings: Settings, hot: HotStore, cold: ColdStore, log: Any, *, rehydrate_wanted: Callable[[], int]
+    ) -> None:
         self._settings = settings
         self._hot = hot
         self._cold = cold
         self._log = log
         self._drain = Drain(settings, hot, cold)
+        self._rehydrate_wanted = rehydrate_wanted
         self._stop = threading.Event()
 
     def run(self) -> bool:
@@ -136,12 +140,30 @@ class Daemon:
             if not _carried(report) or backlog(self._settings, self._hot).records < _MUCH:
                 return
 
+    def rehydrate(self) -> None:
+        """Brings in the agents that foreign clients missed and asked for."""
+        agents = self._rehydrate_wanted()
+        if agents:
+            self._log.info("rehydrated", agents=agents)
+
     def maintain(self) -> None:
-        """Creates partitions ahead of need, and drops those beyond retention, by the clock of the hot tier."""
+        """Creates partitions ahead of need, drops those beyond retention, and forgets old idempotency keys."""
         now = from_us(self._hot.run(calls.now()))
         created = self._cold.prepare_partitions(now)
         dropped = self._cold.drop_expired(now)
-        self._log.info("maintained", partitions_created=created, partitions_dropped=dropped)
+        swept = sum(self._sweep_idempotency(shard_keys(shard)) for shard in range(self._settings.shards))
+        self._log.info(
+            "maintained", partitions_created=created, partitions_dropped=dropped, idempotency_keys_swept=swept
+        )
+
+    def _sweep_idempotency(self, keys: ShardKeys) -> int:
+        cursor, total = b"0", 0
+        while not self._stop.is_set():
+            cursor, swept = self._hot.run(calls.sweep_idempotency(keys, self._settings.idempotency_window, cursor))
+            total += swept
+            if cursor == b"0":
+                break
+        return total
 
     def report(self) -> None:
         """Says how much is only in Redis."""
@@ -162,11 +184,12 @@ class Daemon:
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
         scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={"default": ThreadPoolExecutor(3)},
+            executors={"default": ThreadPoolExecutor(4)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         for name, every, work in (
             ("flush", self._settings.flush_after, self.flush),
+            ("rehydrate", self._settings.flush_after, self.rehydrate),
             ("maintain", _MAINTAIN_EVERY, self.maintain),
             ("report", _REPORT_EVERY, self.report),
         ):

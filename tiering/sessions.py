@@ -1,8 +1,8 @@
 """Sessions: a stretch of an agent's life, with what it felt at both ends and what happened between.
 
 A session is a memory of the type `_session`, so it is stored, flushed, evicted and rehydrated like one. Its start and
-its end are writes, so both have stamps. What carries no session id belongs to the session that was started last of those
-open at its stamp.
+its end are writes, so both have stamps. What carries no session id belongs to the session that was started last of all
+that are open at its stamp.
 """
 
 from __future__ import annotations

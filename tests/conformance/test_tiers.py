@@ -20,6 +20,7 @@ from banshee_memory import (
 )
 from banshee_memory.cold import reads
 from banshee_memory.cold.client import ColdStore
+from banshee_memory.hot.calls import Call
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import agent_keys
 from banshee_memory.settings import Settings
@@ -96,7 +97,7 @@ def test_what_is_clean_carries_a_ttl_and_what_is_not_does_not(client: MemoryPlug
     every = [keys.state, keys.messages, keys.events, keys.memories, keys.memory("fact:a"), keys.memory("fact:b")]
 
     def with_ttl() -> set[str]:
-        return {key for key in every if hot._client().ttl(key) >= 0}
+        return {key for key in every if hot.run(Call(("TTL", key), int)) >= 0}
 
     assert with_ttl() == set()
     client.flush(agent)
@@ -129,7 +130,7 @@ def test_cold_durability_returns_when_postgresql_has_it(client: MemoryPlugin, ag
 
 
 def test_synced_durability_where_the_server_can(client: MemoryPlugin, agent: UUID, hot: HotStore) -> None:
-    able = bool(hot._client().execute_command("COMMAND", "INFO", "WAITAOF")[0])
+    able = bool(hot.run(Call(("COMMAND", "INFO", "WAITAOF"), lambda reply: reply[0])))
     appending = hot.info().get("aof_enabled") == "1"
     if able and appending:
         client.conversations.save_message(agent, "user", "hi", durability=Durability.SYNCED)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -30,17 +31,33 @@ MOVES: dict[str, Callable[[Tiers, UUID], object]] = {
 }
 
 # Where the agent is, and what can then come between.
-CASES = [
-    *(("hot", move) for move in ("flush", "evict")),
-    *(("clean", move) for move in ("drop", "evict and read")),
-    *(("half", move) for move in MOVES),
-    *(("cold", move) for move in ("rehydrate", "evict", "evict and read")),
-]
+_TELLING = {("hot", "flush"), ("clean", "drop"), ("half", "evict"), ("half", "rehydrate"), ("cold", "evict and read")}
+CASES = [pytest.param(*case, marks=() if case in _TELLING else pytest.mark.soak) for case in product(PLACEMENTS, MOVES)]
+
+
+def _emotions(tiers: Tiers, life: Life) -> dict[Emotion, float] | None:
+    state = tiers.emotions.load_state(life.agent)
+    return state.emotions if state else None
+
+
+def _texts(messages: list[Any]) -> list[str]:
+    return [message.content for message in messages]
+
+
+def _totals(tiers: Tiers, life: Life) -> tuple[int, int]:
+    stats = tiers.conversations.get_conversation_stats(life.agent)
+    return stats.total_messages, stats.total_tokens
+
+
+def _datum(tiers: Tiers, life: Life, key: str) -> Any:
+    record = tiers.memories.get_memory(life.agent, "fact", key)
+    return record.data if record else None
+
 
 # What each reading says, and what it says of the life that `begin` gives.
 READS: dict[str, tuple[Callable[[Tiers, Life], Any], Callable[[Life], Any]]] = {
     "load_state": (
-        lambda tiers, life: _emotions(tiers, life),
+        _emotions,
         lambda life: {Emotion.JOY: 0.5, Emotion.HOPE: 0.5},
     ),
     "newest 3": (
@@ -70,7 +87,7 @@ READS: dict[str, tuple[Callable[[Tiers, Life], Any], Callable[[Life], Any]]] = {
         lambda tiers, life: [p.intensity for p in tiers.emotions.get_emotional_trends(life.agent)],
         lambda life: [0.75, 0.75, 0.75, 0.75, 0.75, 1.0],
     ),
-    "totals": (lambda tiers, life: _totals(tiers, life), lambda life: (8, 16)),
+    "totals": (_totals, lambda life: (8, 16)),
     "search": (
         lambda tiers, life: sorted(_texts(tiers.conversations.search_messages(life.agent, "number"))),
         lambda life: life.texts,
@@ -82,25 +99,6 @@ READS: dict[str, tuple[Callable[[Tiers, Life], Any], Callable[[Life], Any]]] = {
         lambda life: [0, "one", 2],
     ),
 }
-
-
-def _emotions(tiers: Tiers, life: Life) -> dict[Emotion, float] | None:
-    state = tiers.emotions.load_state(life.agent)
-    return state.emotions if state else None
-
-
-def _texts(messages: list[Any]) -> list[str]:
-    return [message.content for message in messages]
-
-
-def _totals(tiers: Tiers, life: Life) -> tuple[int, int]:
-    stats = tiers.conversations.get_conversation_stats(life.agent)
-    return stats.total_messages, stats.total_tokens
-
-
-def _datum(tiers: Tiers, life: Life, key: str) -> Any:
-    record = tiers.memories.get_memory(life.agent, "fact", key)
-    return record.data if record else None
 
 
 class Intrusion:
@@ -159,12 +157,12 @@ def test_a_read_is_right_where_the_agent_comes_and_goes(tiers: Tiers, intruder: 
 WRITES: dict[str, tuple[Callable[[Tiers, Life], object], Callable[[Tiers, Life], Any], Any]] = {
     "save_state": (
         lambda tiers, life: tiers.emotions.save_state(life.agent, EmotionalState({Emotion.FEAR: 0.5}, dict(STEADY))),
-        lambda tiers, life: _emotions(tiers, life),
+        _emotions,
         {Emotion.FEAR: 0.5},
     ),
     "update_emotions": (
         lambda tiers, life: tiers.emotions.update_emotions(life.agent, {Emotion.HOPE: 0.25}),
-        lambda tiers, life: _emotions(tiers, life),
+        _emotions,
         {Emotion.JOY: 0.5, Emotion.HOPE: 0.75},
     ),
     "save_event": (
@@ -250,6 +248,12 @@ def _another_change(tiers: Tiers, agent: UUID) -> None:
     tiers.memories.delete_memory(agent, "fact", "k0")
 
 
+def _another_return(tiers: Tiers, agent: UUID) -> None:
+    """It leaves, and another client's change brings it back."""
+    tiers.evict(agent)
+    _another_change(tiers, agent)
+
+
 def _another_trim(tiers: Tiers, agent: UUID) -> None:
     """So much is written and flushed that what was resident before is trimmed from the lists."""
     tiers.conversations.save_messages(agent, [NewMessage(role="user", content="another word")] * 9)
@@ -262,13 +266,13 @@ INTRUSIONS: dict[str, Callable[[Tiers, UUID], object]] = {
     "change": _another_change,
     "change and evict": _another_life,
     "change and trim": _another_trim,
-    "evict and change": lambda tiers, agent: (tiers.evict(agent), _another_change(tiers, agent)),
+    "evict and change": _another_return,
 }
 
 
-@pytest.mark.parametrize("placement", ["half", "cold"])
+@pytest.mark.parametrize("placement", ["half", pytest.param("cold", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("intrusion_name", INTRUSIONS)
-@pytest.mark.parametrize("reading", READS)
+@pytest.mark.parametrize("reading", ["load_state", "newest 9", "before the third", "events", "get_memory"])
 def test_a_read_beside_writes_installs_nothing_that_is_over(
     tiers: Tiers, intruder: Tiers, reading: str, intrusion_name: str, placement: str
 ) -> None:

@@ -1,0 +1,156 @@
+"""What each command does, on real servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from banshee_memory.tiering.transfer import agent_of
+from tests.cli.conftest import Run
+
+Told = Callable[..., Any]
+NAME = "a name that a person gave"
+
+
+def life(agent: UUID | str) -> str:
+    """A short life as a file."""
+    lines: list[dict[str, Any]] = [
+        {"type": "state", "emotions": {"love": 0.9}},
+        {"type": "message", "ago": 20, "role": "user", "content": "Two foxes [bold]ran[/bold] by.", "tokens": 6},
+        {"type": "message", "ago": 10, "role": "assistant", "content": "Where to?", "tokens": 3},
+        {
+            "type": "event",
+            "event": {"type": "custom", "event_type": "seen", "data": {"foxes": 2}},
+            "emotions": {"Joy": 0.5},
+            "mode": "add",
+        },
+        {"type": "memory", "memory_type": "fact", "key": "foxes", "data": {"count": 2}, "importance": 0.7},
+    ]
+    return "\n".join(json.dumps({"agent": str(agent), **line}) for line in lines) + "\n"
+
+
+def test_import_from_a_file_and_from_standard_input(run: Run, told: Told, agent: UUID, tmp_path: Path) -> None:
+    file = tmp_path / "life.jsonl"
+    file.write_text(life(agent))
+    expected = {"agents": 1, "messages": 2, "events": 1, "states": 1, "memories": 1, "skipped": 0}
+    assert told("import", str(file)) == expected
+    assert "2 messages, 1 events" in run("import", "-", stdin=life(agent)).stdout
+    assert told("show", str(agent))["totals"]["total_messages"] == 4
+
+
+def test_a_record_that_cannot_go_in_keeps_all_out(run: Run, told: Told, agent: UUID, tmp_path: Path) -> None:
+    file = tmp_path / "life.jsonl"
+    bad = {"type": "message", "agent": str(agent), "role": "boss", "content": "x"}
+    file.write_text(life(agent) + json.dumps(bad) + "\n")
+    assert "record 6, role: 'boss' is none of" in run("import", str(file), code=2).stderr
+    file.write_text(life(agent) + '{"type": "message", "agnet": 1}\n')
+    assert "line 6" in run("import", str(file), code=2).stderr
+    assert told("show", str(agent))["totals"]["total_messages"] == 0
+
+
+def test_what_has_expired_is_refused_or_skipped(run: Run, told: Told, agent: UUID, tmp_path: Path) -> None:
+    file = tmp_path / "life.jsonl"
+    old = {"type": "message", "agent": str(agent), "role": "user", "content": "long ago", "ago": 86400 * 365}
+    file.write_text(json.dumps(old) + "\n" + life(agent))
+    assert "record 1, created_at" in run("import", str(file), code=2).stderr
+    report = told("import", str(file), "--skip-expired")
+    assert (report["messages"], report["skipped"]) == (2, 1)
+
+
+def test_show(run: Run, told: Told) -> None:
+    run("import", "-", stdin=life(NAME))
+    shown = told("show", NAME)
+    assert shown["agent"] == str(agent_of(NAME))
+    assert shown["state"]["emotions"]["love"] > 0.8
+    assert [m["role"] for m in shown["messages"][-2:]] == ["user", "assistant"]
+    assert shown["memories"][0]["data"] == {"count": 2}
+    drawn = run("show", str(agent_of(NAME))).stdout
+    assert "love" in drawn
+    assert "█" in drawn
+    assert "[bold]ran[/bold]" in drawn  # said by somebody, so it is no markup
+    assert max(map(len, drawn.splitlines())) <= 80
+
+
+def test_show_of_nobody(run: Run, agent: UUID) -> None:
+    assert f"Nothing is known of {agent}" in run("show", str(agent)).stdout
+
+
+def test_what_was_said_cannot_obey_a_terminal(run: Run, agent: UUID) -> None:
+    line = {"type": "message", "agent": str(agent), "role": "user", "content": "\x1b]0;owned\x07\x1b[2J"}
+    run("import", "-", stdin=json.dumps(line))
+    assert "\x1b" not in run("show", str(agent)).stdout
+
+
+def test_trends(run: Run, told: Told, agent: UUID) -> None:
+    run("import", "-", stdin=life(agent))
+    (point,) = told("trends", str(agent), "--hours", "1")
+    assert point["valence"] == 1.0
+    assert point["events"] == 1
+    assert "+1.00" in run("trends", str(agent), "--bucket", "5").stdout
+    run("trends", str(agent), "--bucket", "-5", code=2)
+    run("trends", str(agent), "--bucket", "inf", code=2)
+    run("trends", str(agent), "--hours", "0", code=2)
+
+
+def test_search(run: Run, told: Told, agent: UUID) -> None:
+    run("import", "-", stdin=life(agent))
+    (found,) = told("search", str(agent), "fox")
+    assert found["content"] == "Two foxes [bold]ran[/bold] by."
+    assert "Two foxes" in run("search", str(agent), "fox").stdout
+    assert "none" in run("search", str(agent), "zebra").stdout
+
+
+def test_flush_evict_and_rehydrate(run: Run, told: Told, agent: UUID) -> None:
+    run("import", "-", stdin=life(agent))
+    report = told("flush", "--agent", str(agent))
+    assert report["messages"] >= 2
+    run("flush")
+    assert told("flush")["messages"] == 0
+    assert told("evict", str(agent))["dropped"] >= 4
+    assert told("rehydrate", str(agent)) == {"state": True, "messages": 2, "events": 1, "memories": 1}
+    assert "keys dropped" in run("evict", str(agent)).stdout
+    assert "its state, 2 messages, 1 events and 1 memories came back" in run("rehydrate", str(agent)).stdout
+    assert "Flushed" in run("flush").stdout
+
+
+def test_export_is_what_import_takes(run: Run, told: Told, agent: UUID, tmp_path: Path) -> None:
+    run("import", "-", stdin=life(agent))
+    file = tmp_path / "agent.jsonl"
+    run("export", str(agent), "--output", str(file))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["type"] for line in lines] == ["state", "message", "message", "event", "memory"]
+    assert file.read_text() == run("export", str(agent)).stdout
+    assert told("import", str(file))["messages"] == 2
+
+
+def test_stats(run: Run, told: Told, agent: UUID) -> None:
+    run("import", "-", stdin=life(agent))
+    run("flush")
+    found = told("stats")
+    assert found["agents"] >= 1
+    assert found["backlog"] == {"records": 0, "bytes": 0, "oldest_age": None}
+    assert "conversation_messages" in run("stats").stdout
+
+
+def test_migrate(run: Run, told: Told) -> None:
+    (first, *_) = told("migrate", "--status")
+    assert first["applied_at"]
+    assert not any(migration["now"] for migration in told("migrate"))
+    assert "0001_initial_schema" in run("migrate").stdout
+
+
+def test_doctor(run: Run, told: Told) -> None:
+    run("flush")
+    checks = {check["name"]: check for check in told("doctor", "--load")}
+    assert not [check for check in checks.values() if check["level"] == "problem"]
+    assert {"Redis", "PostgreSQL", "Lua library", "shards", "memory", "append-only file", "unflushed"} <= checks.keys()
+    assert "Lua library" in run("doctor").stdout
+
+
+def test_dead_letters(run: Run, told: Told) -> None:
+    assert isinstance(told("dead-letters"), list)
+    assert "Dead letters" in run("dead-letters", "--limit", "1").stdout
+    run("dead-letters", "--limit", "0", code=2)

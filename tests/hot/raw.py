@@ -1,0 +1,40 @@
+"""The server as any client sees it: commands and functions by name, and all that it holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from banshee_memory.hot.calls import Argument, Call
+from banshee_memory.hot.client import HotStore
+from tests.own_servers import CLOCK_KEY
+
+
+class Server:
+    """Commands, without what this package makes of their replies."""
+
+    def __init__(self, hot: HotStore) -> None:
+        self._hot = hot
+
+    def command(self, *words: Argument) -> Any:
+        """What the server replies to a command."""
+        return self._hot.run(Call(words, lambda reply: reply))
+
+    def fcall(self, name: str, keys: list[str], *args: Argument) -> Any:
+        """What a function of the library replies."""
+        return self.command("FCALL", f"banshee1_{name}", len(keys), *keys, *args)
+
+    def set_clock(self, us: float | None) -> None:
+        """Stops the library's clock at that time; None lets it go on."""
+        if us is None:
+            self.command("DEL", CLOCK_KEY)
+        else:
+            self.command("SET", CLOCK_KEY, f"{us:.0f}")
+
+    def content(self) -> dict[bytes, tuple[bytes, int]]:
+        """Every key, its value and its TTL: what must be equal where nothing was written."""
+        every = sorted(self.command("KEYS", "*"))
+        return {key: (self.command("DUMP", key), self.command("PEXPIRETIME", key)) for key in every}
+
+    def ttl(self, key: str) -> int:
+        """Milliseconds; −1 for ever, −2 no such key."""
+        return int(self.command("PTTL", key))
