@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from banshee_memory.aio_plugin import AsyncMemoryPlugin
-from banshee_memory.emotions import Emotion, EmotionalState
+from banshee_memory.emotions import Capped, Emotion, EmotionalState
 from banshee_memory.errors import (
     BansheeError,
     ColdStoreUnavailable,
@@ -49,6 +49,7 @@ __all__ = [
     "AsyncMemoryPlugin",
     "Backlog",
     "BansheeError",
+    "Capped",
     "ColdStoreUnavailable",
     "ConfigurationError",
     "ConversationMessage",

@@ -11,6 +11,7 @@ from uuid import UUID
 from banshee_memory.aio_stores import AsyncConversationStore, AsyncEmotionStore, AsyncMemoryManager, AsyncSessionStore
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import ColdStoreUnavailable
+from banshee_memory.hot.feed import Subscription
 from banshee_memory.operations import Operation, Operations, not_cold
 from banshee_memory.plugin import MemoryPlugin
 from banshee_memory.records import (
@@ -56,7 +57,7 @@ class AsyncMemoryPlugin:
         self._operations = Operations(self.settings)
         self._lock = asyncio.Lock()
         self._tiers: tuple[AsyncHotStore, AsyncColdStore] | None = None
-        self.emotions = AsyncEmotionStore(self._run, self._operations)
+        self.emotions = AsyncEmotionStore(self._run, self._operations, self._subscribe)
         self.conversations = AsyncConversationStore(self._run, self._operations)
         self.memories = AsyncMemoryManager(self._run, self._operations)
         self.sessions = AsyncSessionStore(self._run, self._operations)
@@ -168,6 +169,11 @@ class AsyncMemoryPlugin:
 
         redis_url, database_url = await asyncio.to_thread(self._sync._connections.urls)
         return AsyncHotStore(redis_url, self.settings), AsyncColdStore(database_url, self.settings)
+
+    async def _subscribe(self, subscription: Subscription) -> AsyncIterator[EmotionalEventRecord]:
+        hot, _ = await self._open()
+        async for event in hot.subscribe(subscription):
+            yield event
 
     async def _run(self, operation: Operation[T]) -> T:
         result = await adrive(operation.steps, *await self._open())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
-from banshee_memory.emotions import Emotion, EmotionalState
+from banshee_memory.emotions import Absence, Emotion, EmotionalState
+from banshee_memory.hot.feed import Subscription
 from banshee_memory.operations import Operation, Operations
 from banshee_memory.records import (
     AgentSession,
@@ -33,12 +34,16 @@ class Run(Protocol):
     def __call__(self, operation: Operation[T], /) -> Awaitable[T]: ...
 
 
+Subscribe = Callable[[Subscription], AsyncIterator[EmotionalEventRecord]]
+
+
 class AsyncEmotionStore:
     """What agents feel: `memory.emotions`."""
 
-    def __init__(self, run: Run, operations: Operations) -> None:
+    def __init__(self, run: Run, operations: Operations, subscribe: Subscribe) -> None:
         self._run = run
         self._operations = operations
+        self._subscribe = subscribe
 
     async def save_state(self, agent_id: UUID, state: EmotionalState, *, durability: Durability | None = None) -> None:
         """Replaces what the agent feels, and its rates of decay. The intensities are those of `state.last_updated`."""
@@ -47,6 +52,23 @@ class AsyncEmotionStore:
     async def load_state(self, agent_id: UUID) -> EmotionalState | None:
         """What the agent feels now, by the hot store's clock; None if nothing was ever saved."""
         return await self._run(self._operations.load_state(agent_id))
+
+    async def set_temperament(
+        self,
+        agent_id: UUID,
+        *,
+        decay_rates: Mapping[Emotion, float | None] = {},
+        half_lives: Mapping[Emotion, float] = {},
+        absence: Absence | None = None,
+        durability: Durability | None = None,
+    ) -> EmotionalState:
+        """Gives the agent rates of its own, and says what being away means for it; gives what it feels.
+
+        A rate is the part that is lost in a second (None: the emotion's own again), a half-life is in seconds. The
+        policy `absence` is `"wall"` (decay always runs), `"active"` (not between an end_session and the next
+        start_session) or `Capped(seconds)` (at most that long between two writes); None leaves it as it is.
+        """
+        return await self._run(self._operations.set_temperament(agent_id, decay_rates, half_lives, absence, durability))
 
     async def update_emotions(
         self,
@@ -105,6 +127,17 @@ class AsyncEmotionStore:
     ) -> list[TrendPoint]:
         """Valence, arousal, intensity after each event of the last hours, or the means of each bucket; oldest first."""
         return await self._run(self._operations.get_emotional_trends(agent_id, hours, bucket))
+
+    def subscribe(
+        self, agent_id: UUID | None = None, *, after: EmotionalEventRecord | None = None
+    ) -> AsyncIterator[EmotionalEventRecord]:
+        """The live feed: the agent's events (None: all agents') as they happen, from when it is first read, or from after
+        the last one seen.
+
+        It waits for ever; stop reading, or close the iterator, to end it. A feed keeps the last thousand or so events
+        of a shard; who was away for longer finds the rest in `get_event_history`.
+        """
+        return self._subscribe(self._operations.subscription(agent_id, after))
 
 
 class AsyncConversationStore:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -188,15 +189,49 @@ class Felt(NamedTuple):
     at_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class Capped:
+    """An absence policy: between two writes at most that many seconds of decay."""
+
+    seconds: float
+
+
+Absence = Literal["wall", "active"] | Capped
+"""What being away means for decay: it always runs, it stands still between an end_session and the next start_session,
+or it is capped."""
+
+
+def absence_text(absence: Absence) -> str:
+    """A policy as both tiers keep it: `wall`, `active` or `capped:<seconds>`."""
+    return f"capped:{absence.seconds!r}" if isinstance(absence, Capped) else absence
+
+
 class StoredState(msgspec.Struct, frozen=True):
-    """A state as both tiers keep it: each emotion with its own time, the rates that differ, the last write."""
+    """A state as both tiers keep it: each emotion with its own time, the rates that differ, the last write.
+
+    Times of emotions are by the agent's own clock, which stands still where its absence policy says so. `absence` None:
+    it was saved without knowing; PostgreSQL's stays.
+    """
 
     felt: dict[Emotion, Felt]
     rates: dict[Emotion, float]
     updated_us: int
     stamp: int
+    absence: str | None = "wall"
+    paused_us: int = 0
+    away_us: int | None = None
+
+    def own_clock(self, now_us: int) -> int:
+        """The agent's clock when the server's says that; the same as `own_clock` in `lua/emotions.lua`."""
+        if self.away_us is not None:
+            return min(now_us, self.away_us) - self.paused_us
+        if self.absence is not None and self.absence.startswith("capped:"):
+            cap_us = float(self.absence.removeprefix("capped:")) * 1e6
+            return int(min(now_us, self.updated_us + cap_us)) - self.paused_us
+        return now_us - self.paused_us
 
     def at(self, now_us: int) -> EmotionalState:
         """What is felt at that time."""
-        left = {e: faded(f.intensity, self.rates.get(e, e.rate), now_us - f.at_us) for e, f in self.felt.items()}
+        own = self.own_clock(now_us)
+        left = {e: faded(f.intensity, self.rates.get(e, e.rate), own - f.at_us) for e, f in self.felt.items()}
         return EmotionalState({e: i for e, i in left.items() if i}, dict(self.rates), from_us(now_us))

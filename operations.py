@@ -9,9 +9,10 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 from banshee_memory import validation
-from banshee_memory.emotions import Emotion, EmotionalState
+from banshee_memory.emotions import Absence, Emotion, EmotionalState, absence_text
 from banshee_memory.errors import ColdStoreUnavailable, DurabilityUnavailable, InvalidInput
 from banshee_memory.hot import calls, wire
+from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.keys import AgentKeys, shard_keys
 from banshee_memory.records import (
     MEMORY_TYPES,
@@ -35,7 +36,7 @@ from banshee_memory.stamps import fresh_nonce, keyed_nonce, record_id, to_us
 from banshee_memory.tiering import conversations, histories, memories, sessions, states
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.residency import Residency
-from banshee_memory.tiering.steps import Steps, write
+from banshee_memory.tiering.steps import Steps
 
 T = TypeVar("T")
 MOST_EVENTS = 1_000
@@ -91,11 +92,21 @@ class Operations:
     def save_state(self, agent_id: UUID, state: EmotionalState, durability: Durability | None) -> Operation[None]:
         """Replaces what it feels."""
         keys, level, checked = self._keys(agent_id), self._level(durability), validation.state(state)
+        return self._writing(states.save(self.residency, keys, checked, level), keys, level)
 
-        def steps() -> Steps[None]:
-            yield write(calls.save_state(keys, checked), level)
-
-        return self._writing(steps(), keys, level)
+    def set_temperament(
+        self,
+        agent_id: UUID,
+        decay_rates: Mapping[Emotion, float | None],
+        half_lives: Mapping[Emotion, float],
+        absence: Absence | None,
+        durability: Durability | None,
+    ) -> Operation[EmotionalState]:
+        """Its own rates of decay, and what being away means for it."""
+        keys, level = self._keys(agent_id), self._level(durability)
+        rates = {**validation.rates(decay_rates), **validation.half_lives(half_lives)}
+        text = "" if absence is None else absence_text(validation.absence(absence))
+        return self._writing(states.set_temperament(self.residency, keys, text, rates, level), keys, level)
 
     def load_state(self, agent_id: UUID) -> Operation[EmotionalState | None]:
         """What it feels now."""
@@ -153,6 +164,14 @@ class Operations:
 
     def _own_time(self, field: str, at: datetime | None, days: int | None) -> int | None:
         return None if at is None else to_us(validation.moment(field, at, oldest_days=days))
+
+    def subscription(self, agent_id: UUID | None, after: EmotionalEventRecord | None) -> Subscription:
+        """A place in the live feed."""
+        if agent_id is not None:
+            validation.agent(agent_id)
+        if after is not None and not isinstance(after, EmotionalEventRecord):
+            raise InvalidInput("after", f"must be the last event seen, not a {type(after).__name__}")
+        return Subscription(self.settings, agent_id, after)
 
     def get_event_history(self, agent_id: UUID, limit: int) -> Operation[list[EmotionalEventRecord]]:
         """The newest events, newest first."""

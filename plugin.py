@@ -59,7 +59,9 @@ class MemoryPlugin:
         self._operations = Operations(self.settings)
         self._lock = threading.Lock()
         self._tiers: tuple[HotStore, ColdStore] | None = None
-        self.emotions = EmotionStore(self._run, self._operations)
+        self.emotions = EmotionStore(
+            self._run, self._operations, lambda subscription: self._open()[0].subscribe(subscription)
+        )
         self.conversations = ConversationStore(self._run, self._operations)
         self.memories = MemoryManager(self._run, self._operations)
         self.sessions = SessionStore(self._run, self._operations)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from banshee_memory.emotions import Emotion, EmotionalState
+from banshee_memory.emotions import Absence, Capped, Emotion, EmotionalState
 from banshee_memory.errors import InvalidInput
 from banshee_memory.records import ROLES, EmotionalEvent, Json
 from banshee_memory.settings import Settings
@@ -85,6 +85,35 @@ def mode(value: object, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise InvalidInput("mode", f"{value!r} is none of {', '.join(allowed)}")
     return str(value)
+
+
+def rates(value: object) -> dict[Emotion, float | None]:
+    """Emotions and the part of them that is lost in a second ([0, 1]; None: the emotion's own)."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput("decay_rates", f"must map emotions to rates, not be a {type(value).__name__}")
+    return {emotion(e): None if rate is None else intensity(f"decay_rates[{e}]", rate) for e, rate in value.items()}
+
+
+def half_lives(value: object) -> dict[Emotion, float | None]:
+    """Emotions and the seconds in which they halve, as rates: 1 − 0.5^(1/seconds)."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput("half_lives", f"must map emotions to seconds, not be a {type(value).__name__}")
+    return {emotion(e): 1.0 - 0.5 ** (1.0 / _seconds(f"half_lives[{e}]", s)) for e, s in value.items()}
+
+
+def absence(value: object) -> Absence:
+    """One of the absence policies."""
+    if isinstance(value, Capped):
+        return Capped(_seconds("absence", value.seconds))
+    if value not in ("wall", "active"):
+        raise InvalidInput("absence", f"{value!r} is neither 'wall' nor 'active' nor Capped(seconds)")
+    return value  # type: ignore[return-value]
+
+
+def _seconds(field: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 3_155_760_000:
+        raise InvalidInput(field, f"{value!r} is not a number of seconds over 0 and up to a hundred years")
+    return float(value)
 
 
 def state(value: object) -> EmotionalState:
@@ -164,11 +193,7 @@ def memory_type(value: object) -> str:
 
 def ttl(value: object) -> float | None:
     """Seconds to live: positive, at most a hundred years; None: for ever."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 3_155_760_000:
-        raise InvalidInput("ttl_seconds", f"{value!r} is not a number of seconds over 0 and up to a hundred years")
-    return float(value)
+    return None if value is None else _seconds("ttl_seconds", value)
 
 
 def tags(value: object) -> tuple[str, ...]:

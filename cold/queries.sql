@@ -3,7 +3,7 @@
 
 -- name: state_of
 -- What an agent feels, as it was felt.
-SELECT emotions::text, felt_at::text, decay_rates::text, last_updated, stamp
+SELECT emotions::text, felt_at::text, decay_rates::text, last_updated, stamp, absence, paused_us, away_since
 FROM emotional_states
 WHERE agent_id = %(agent)s;
 
@@ -254,7 +254,8 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_events (
 -- name: create_staged_states
 -- This connection's own staging table of states.
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_states (
-    agent_id uuid, emotions jsonb, felt_at jsonb, decay_rates jsonb, last_updated timestamptz, stamp bigint
+    agent_id uuid, emotions jsonb, felt_at jsonb, decay_rates jsonb, last_updated timestamptz, stamp bigint,
+    absence text, paused_us bigint, away_since timestamptz
 ) ON COMMIT DELETE ROWS;
 
 -- name: create_staged_memories
@@ -307,13 +308,20 @@ WITH new_messages AS (
     ON CONFLICT DO NOTHING
     RETURNING agent_id
 ), new_states AS (
-    INSERT INTO emotional_states AS stored (agent_id, emotions, felt_at, decay_rates, last_updated, stamp)
-    SELECT DISTINCT ON (agent_id) agent_id, emotions, felt_at, decay_rates, last_updated, stamp
+    -- A state that was saved without knowing what absence means for the agent (NULL) leaves that as it is; its clock
+    -- then never stood still, so what is felt was felt at the times that it says.
+    INSERT INTO emotional_states AS stored (agent_id, emotions, felt_at, decay_rates, last_updated, stamp, absence,
+                                            paused_us, away_since)
+    SELECT DISTINCT ON (agent_id) agent_id, emotions, felt_at, decay_rates, last_updated, stamp,
+           coalesce(absence, (SELECT known.absence FROM emotional_states AS known
+                              WHERE known.agent_id = staged_states.agent_id), 'wall'),
+           paused_us, away_since
     FROM pg_temp.staged_states
     ORDER BY agent_id, stamp DESC
     ON CONFLICT (agent_id) DO UPDATE
     SET emotions = excluded.emotions, felt_at = excluded.felt_at, decay_rates = excluded.decay_rates,
-        last_updated = excluded.last_updated, stamp = excluded.stamp
+        last_updated = excluded.last_updated, stamp = excluded.stamp, absence = excluded.absence,
+        paused_us = excluded.paused_us, away_since = excluded.away_since
     WHERE excluded.stamp > stored.stamp
     RETURNING agent_id
 ), new_memories AS (

@@ -296,10 +296,11 @@ def _memory(agent: UUID, row: Row, now_us: int) -> StoredMemory:
 def _state(rows: Sequence[Row]) -> StoredState | None:
     if not rows:
         return None
-    emotions, felt_at, rates, updated, stamp = rows[0]
+    emotions, felt_at, rates, updated, stamp, absence, paused_us, away = rows[0]
     times = _times(felt_at)
     felt = {emotion: Felt(value, times[emotion]) for emotion, value in _numbers(emotions).items()}
-    return StoredState(felt, _numbers(rates), to_us(updated), stamp)
+    away_us = None if away is None else to_us(away)
+    return StoredState(felt, _numbers(rates), to_us(updated), stamp, absence, paused_us, away_us)
 
 
 def _totals(rows: Sequence[Row]) -> Totals:

@@ -165,7 +165,7 @@ _EVENT_TYPES = (
     *("uuid", "int8", "int8", "uuid", "text", "bytea", "text", "bytea", "bytea", "bytea"),
     *("float8", "float8", "float8", "float8", "float8", "float8", "uuid", "int8"),
 )
-_STATE_TYPES = ("uuid", "bytea", "bytea", "bytea", "int8", "int8")
+_STATE_TYPES = ("uuid", "bytea", "bytea", "bytea", "int8", "int8", "text", "int8", "int8")
 _MEMORY_TYPES = (
     *("uuid", "text", "text", "bytea", "float8", "int8"),
     *("int8", "int8", "int8", "int8", "text[]", "int8", "bool"),
@@ -221,6 +221,9 @@ def _state(row: StateRow) -> Encoded:
         _jsonb(state.rates),
         _time(state.updated_us),
         state.stamp,
+        state.absence,
+        state.paused_us,
+        None if state.away_us is None else _time(state.away_us),
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.hot import calls, faults, greeting, library
 from banshee_memory.hot.calls import Argument, Call
+from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.location import options, where
+from banshee_memory.records import EmotionalEventRecord
 from banshee_memory.settings import Durability, Settings
 
 if TYPE_CHECKING:
@@ -77,6 +79,20 @@ class AsyncHotStore:
     async def load_library(self) -> None:
         """Loads this package's library, whatever is there."""
         await self._load(self._connected())
+
+    async def subscribe(self, subscription: Subscription) -> AsyncIterator[EmotionalEventRecord]:
+        """The feed, on a connection of its own, for as long as it is read."""
+        await self._client()
+        client = self._connect(single_connection_client=True)
+        try:
+            for event in subscription.begun([await self._ask(client, *command) for command in subscription.begin()]):
+                yield event
+            while True:
+                for event in subscription.came(await self._ask(client, *subscription.wait())):
+                    yield event
+        finally:
+            await client.aclose()
+            await client.connection_pool.disconnect()
 
     async def aclose(self) -> None:
         """Closes every connection; the next call opens new ones."""

@@ -126,15 +126,32 @@ def state_hash(keys: AgentKeys) -> Call[list[bytes]]:
     return Call(("HGETALL", keys.state), _same)
 
 
-def save_state(keys: AgentKeys, state: EmotionalState) -> Call[int]:
-    """Replaces its state. Gives the stamp."""
+def save_state(keys: AgentKeys, state: EmotionalState, *, blind: bool) -> Call[int | Miss]:
+    """Replaces its state. Gives the stamp. `blind`: also where it is not resident, instead of a miss."""
     args: list[Argument] = [keys.agent.bytes, to_us(state.last_updated)]
     for emotion, intensity in state.emotions.items():
         args += [emotion.value, repr(intensity)]
     for emotion, rate in state.decay_rates.items():
         if rate != emotion.rate:
             args += [f"{emotion.value}/rate", repr(rate)]
-    return _fcall("save_state", (keys.state, keys.log), args, stamp_of)
+    if not blind:
+        args += ["resident", "1"]
+    return _fcall("save_state", (keys.state, keys.log), args, _or_miss(stamp_of))
+
+
+def set_temperament(
+    keys: AgentKeys, absence: str, rates: Mapping[Emotion, float | None]
+) -> Call[EmotionalState | Miss | None]:
+    """Its own rates (None: the emotion's) and what being away means (`""`: as it is); gives what it feels."""
+    args: list[Argument] = [keys.agent.bytes, absence]
+    for emotion, rate in rates.items():
+        args += [emotion.value, "" if rate is None else repr(rate)]
+    return _fcall("set_temperament", (keys.state, keys.log), args, _or_miss(_state_at))
+
+
+def set_presence(keys: AgentKeys, presence: str) -> Call[bool | Miss]:
+    """It goes `away` or is `here`; False where that changes nothing for it."""
+    return _fcall("set_presence", (keys.state, keys.log), (keys.agent.bytes, presence), _or_miss(bool))
 
 
 def _amounts(changes: Mapping[Emotion, float]) -> list[Argument]:
@@ -160,7 +177,7 @@ def save_event(
     """Records what happened and what it made the agent feel."""
     args: list[Argument] = [keys.agent.bytes, mode, _time(occurred_us), body, *_amounts(changes)]
     decode = _or_miss(lambda element: wire.event_of(keys.agent, element))
-    return _once("save_event", keys, (keys.events, keys.log, keys.state), args, decode, once)
+    return _once("save_event", keys, (keys.events, keys.log, keys.state, keys.feed), args, decode, once)
 
 
 def _time(us: int | None) -> Argument:

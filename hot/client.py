@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.hot import calls, faults, greeting, library
 from banshee_memory.hot.calls import Argument, Call
+from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.location import options, where
+from banshee_memory.records import EmotionalEventRecord
 from banshee_memory.settings import Durability, Settings
 
 if TYPE_CHECKING:
@@ -94,6 +96,18 @@ class HotStore:
     def load_library(self) -> None:
         """Loads this package's library, whatever is there."""
         self._load(self._connected())
+
+    def subscribe(self, subscription: Subscription) -> Iterator[EmotionalEventRecord]:
+        """The feed, on a connection of its own, for as long as it is read."""
+        self._client()
+        client = self._connect(single_connection_client=True)
+        try:
+            yield from subscription.begun([self._ask(client, *command) for command in subscription.begin()])
+            while True:
+                yield from subscription.came(self._ask(client, *subscription.wait()))
+        finally:
+            client.close()
+            client.connection_pool.disconnect()
 
     def close(self) -> None:
         """Closes every connection; the next call opens new ones."""

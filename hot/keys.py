@@ -24,12 +24,13 @@ class ShardKeys(NamedTuple):
     accesses: str
     idem: str
     wanted: str
+    feed: str
 
 
 def shard_keys(shard: int) -> ShardKeys:
     """The keys of a shard."""
     tag = f"{PREFIX}{{{shard}}}:"
-    return ShardKeys(shard, tag + "log", tag + "dead", tag + "accesses", tag + "idem", tag + "wanted")
+    return ShardKeys(shard, tag + "log", tag + "dead", tag + "accesses", tag + "idem", tag + "wanted", tag + "feed")
 
 
 class AgentKeys(NamedTuple):
@@ -53,6 +54,11 @@ class AgentKeys(NamedTuple):
     def idem(self) -> str:
         """The hash of its shard's idempotency keys."""
         return self.tag + "idem"
+
+    @property
+    def feed(self) -> str:
+        """The stream of its shard's latest events."""
+        return self.tag + "feed"
 
     @property
     def state(self) -> str:

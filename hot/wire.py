@@ -35,6 +35,8 @@ from banshee_memory.stamps import from_us, record_id, stamp_us, to_us
 
 _DOUBLE = struct.Struct(">d")
 _FELT = struct.Struct(">dd")
+_META = struct.Struct(">Qd")
+_CLOCKS = struct.Struct(">dd")
 _STAMP = struct.Struct(">Q")
 _CONTEXT = struct.Struct(">H")
 _HEADER = struct.Struct(">cdQ12sQ")
@@ -66,7 +68,7 @@ def state_of(flat: Iterable[bytes]) -> StoredState | None:
 def _state(flat: Iterable[bytes]) -> StoredState | None:
     felt: dict[Emotion, Felt] = {}
     rates: dict[Emotion, float] = {}
-    meta: bytes | None = None
+    other: dict[bytes, bytes] = {}
     pairs = iter(flat)
     for name in pairs:
         value = next(pairs)
@@ -74,25 +76,39 @@ def _state(flat: Iterable[bytes]) -> StoredState | None:
         if emotion is not None:
             intensity, at = _FELT.unpack(value)
             felt[emotion] = Felt(intensity, int(at))
-        elif name == b"meta":
-            meta = value
         elif name in _RATES:
             rates[_RATES[name]] = _DOUBLE.unpack(value)[0]
-    if meta is None:
+        else:
+            other[name] = value
+    if b"meta" not in other:
         return None
-    stamp, updated = struct.unpack(">Qd", meta)
-    return StoredState(felt, rates, int(updated), stamp)
+    stamp, updated = _META.unpack(other[b"meta"])
+    return StoredState(felt, rates, int(updated), stamp, *_absence(other))
+
+
+def _absence(other: Mapping[bytes, bytes]) -> tuple[str | None, int, int | None]:
+    if len(other) == 1:  # the most usual: `wall`, never paused
+        return "wall", 0, None
+    absence = None if b"blind" in other else other.get(b"absence", b"wall").decode()
+    paused, away = (_DOUBLE.unpack(other[n])[0] if n in other else None for n in (b"paused", b"away"))
+    return absence, int(paused or 0), None if away is None else int(away)
 
 
 def state_fields(state: StoredState | None) -> list[str | bytes]:
     """The fields and values of a state's hash, for an offer."""
     if state is None:
         return ["absent", "1"]
-    fields: list[str | bytes] = ["meta", struct.pack(">Qd", state.stamp, float(state.updated_us))]
+    fields: list[str | bytes] = ["meta", _META.pack(state.stamp, float(state.updated_us))]
     for emotion, felt in state.felt.items():
         fields += [emotion.value, _FELT.pack(felt.intensity, float(felt.at_us))]
     for emotion, rate in state.rates.items():
         fields += [f"{emotion.value}/rate", _DOUBLE.pack(rate)]
+    if state.absence not in (None, "wall"):
+        fields += ["absence", str(state.absence)]
+    if state.paused_us:
+        fields += ["paused", _DOUBLE.pack(float(state.paused_us))]
+    if state.away_us is not None:
+        fields += ["away", _DOUBLE.pack(float(state.away_us))]
     return fields
 
 
@@ -101,18 +117,26 @@ def is_resident(flat: list[bytes]) -> bool:
     return b"meta" in flat[::2] or b"absent" in flat[::2]
 
 
-def _snapshot(context: bytes) -> tuple[StoredState, int, bytes]:
-    """The state in a context, the time it was taken, and what follows it."""
-    now = int(_DOUBLE.unpack_from(context)[0])
-    at, flat = 8, []
+class _Snapshot(NamedTuple):
+    """What was felt when a record was made, when that was, and what follows it in the context."""
+
+    emotions: dict[Emotion, float]
+    rates: dict[Emotion, float]
+    now_us: int
+    rest: bytes
+
+
+def _snapshot(context: bytes) -> _Snapshot:
+    now, own = _CLOCKS.unpack_from(context)
+    at, flat = _CLOCKS.size, []
     while at < len(context) and context[at]:
         for _ in range(2):
             size = context[at]
             flat.append(context[at + 1 : at + 1 + size])
             at += 1 + size
-    state = state_of([*flat, b"meta", struct.pack(">Qd", 0, float(now))])
+    state = state_of([*flat, b"meta", _META.pack(0, own)])
     assert state is not None
-    return state, now, context[at + 1 :]
+    return _Snapshot(state.at(int(own)).emotions, state.rates, int(now), context[at + 1 :])
 
 
 # --- histories ---
@@ -222,8 +246,7 @@ def message_of(agent: UUID, element: bytes) -> Placed[ConversationMessage]:
         body = _message_body.decode(entry.body)
         context = body.emotional_context
         if entry.context:
-            state, now, _ = _snapshot(entry.context)
-            context = {e.value: i for e, i in state.at(now).emotions.items()}
+            context = {e.value: i for e, i in _snapshot(entry.context).emotions.items()}
         message = ConversationMessage(
             id=_id(body.nonce, entry.stamp, entry.at_us),
             agent_id=agent,
@@ -318,14 +341,13 @@ def _changes(packed: bytes) -> dict[Emotion, float]:
 
 def _settle(agent: UUID, entry: _Entry) -> tuple[EmotionalEventRecord, dict[Emotion, float]]:
     """Works out, from the state before an event, what `changed` in `lua/emotions.lua` made of it."""
-    state, now, rest = _snapshot(entry.context)
+    before, rates, now_us, rest = _snapshot(entry.context)
     mode, changes = _MODES[rest[:1]], _changes(rest[1:])
     body = _event_body.decode(entry.body)
-    before = state.at(now).emotions
     after = dict(before)
-    late = max(now - entry.at_us, 0) if entry.at_us != stamp_us(entry.stamp) else 0
+    late = max(now_us - entry.at_us, 0) if entry.at_us != stamp_us(entry.stamp) else 0
     for emotion, amount in changes.items():
-        rate = state.rates.get(emotion, emotion.rate)
+        rate = rates.get(emotion, emotion.rate)
         effect = amount * (1.0 - rate) ** (late / 1e6) if late else amount
         total = min(max(effect + (before.get(emotion, 0.0) if mode == "add" else 0.0), 0.0), 1.0)
         after[emotion] = faded(total, 0.0, 0)

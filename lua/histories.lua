@@ -14,6 +14,7 @@
 
 local NEVER = 9007199254740992
 local ZERO = '\0\0\0\0\0\0\0\0' -- a stamp before all others; libraries load without string.rep
+local FEED_LENGTH = 1000 -- events a shard's feed keeps for subscribers that were away: no promise, they are in PostgreSQL
 local CHUNK = 500 -- arguments of one command: Lua cannot unpack more than some thousands
 
 local function pack_header(h)
@@ -117,7 +118,7 @@ redis.register_function {
       if ARGV[i + 1] ~= '' and not felt then
         local flat, fields = fields_of(KEYS[3])
         if not is_resident(fields) then return MISS end
-        felt = snapshot(flat, now)
+        felt = snapshot(flat, fields, now)
       end
     end
     local reply = {}
@@ -133,7 +134,7 @@ redis.register_function {
 }
 
 -- banshee1_save_event: what happened, and what the agent feels after it, in one step.
---   KEYS   events, log, state
+--   KEYS   events, log, state, feed
 --   ARGV   agent (16 bytes), 'set' | 'add' | 'record', when it happened in microseconds ('' = now), body, then pairs:
 --          emotion, amount (text). 'record' leaves the state as it is.
 --   reply  MISS (the state is not resident; nothing was written) | the element
@@ -142,7 +143,7 @@ redis.register_function {
 -- each change: length of the name, name, amount (double).
 redis.register_function {
   function_name = 'banshee1_save_event',
-  callback = once(3, function(KEYS, ARGV)
+  callback = once(4, function(KEYS, ARGV)
     local now = now_us()
     local mode = ARGV[2]
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
@@ -154,15 +155,16 @@ redis.register_function {
     if not changes then return invalid(wrong) end
     local flat, fields = fields_of(KEYS[3])
     if not is_resident(fields) then return MISS end
-    local parts = { snapshot(flat, now), '\0', string.sub(mode, 1, 1) }
+    local parts = { snapshot(flat, fields, now), '\0', string.sub(mode, 1, 1) }
     for _, change in ipairs(changes) do
       parts[#parts + 1] = string.char(#change[1]) .. change[1] .. struct.pack('>d', change[2])
     end
     local element, id = record(KEYS[1], KEYS[2], 'E', ARGV[1], at, table.concat(parts), ARGV[4])
     if mode ~= 'record' then
       local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-      apply(KEYS[3], fields, mode, changes, at or now, now, tonumber(ms), tonumber(seq))
+      apply(KEYS[3], fields, mode, changes, at and now - at or 0, now, tonumber(ms), tonumber(seq))
     end
+    redis.call('XADD', KEYS[4], 'MAXLEN', '~', FEED_LENGTH, '*', 'a', ARGV[1], 'e', element)
     return element
   end),
 }

@@ -102,8 +102,13 @@ local function settle_history(list, through, cap, hot_ttl)
 end
 
 local function settle_state(state, stamp, hot_ttl)
-  local meta = redis.call('HGET', state, 'meta')
-  if meta and string.sub(meta, 1, 8) == stamp then redis.call('PEXPIRE', state, hot_ttl) end
+  local known = redis.call('HMGET', state, 'meta', 'blind')
+  if not known[1] or string.sub(known[1], 1, 8) ~= stamp then return end
+  if known[2] then
+    redis.call('DEL', state)
+  else
+    redis.call('PEXPIRE', state, hot_ttl)
+  end
 end
 
 -- Clean only if nothing was stored and nothing counted since the flush read it.

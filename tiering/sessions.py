@@ -54,6 +54,7 @@ def start(
     """Begins a session; one of this id that was begun before is given as it is."""
     stored = yield from memories.read(residency, keys, TYPE, str(session_id), counted=False)
     if stored is None:
+        yield from states.set_presence(residency, keys, "here")
         felt = yield from states.load(residency, keys)
         life = _Life(initial=_felt(felt), metadata=metadata)
         stored = yield from _store(residency, keys, session_id, life, level)
@@ -73,6 +74,7 @@ def end(residency: Residency, keys: AgentKeys, session_id: UUID, level: Durabili
     if life.last is not None:
         return _session(stored)
     if life.first is None:
+        yield from states.set_presence(residency, keys, "away")
         felt = yield from states.load(residency, keys)
         life = msgspec.structs.replace(life, first=stored.stamp, final=_felt(felt))
         stored = yield from _store(residency, keys, session_id, life, level)

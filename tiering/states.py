@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 from banshee_memory.cold import reads
 from banshee_memory.emotions import Emotion, EmotionalState, StoredState
-from banshee_memory.errors import HotStoreFull
+from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
 from banshee_memory.hot import calls
 from banshee_memory.hot.calls import MISS, RESIDENT
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.hot.wire import SettledEvent
 from banshee_memory.settings import Durability
 from banshee_memory.tiering.residency import Residency, insist, offered
-from banshee_memory.tiering.steps import Steps
+from banshee_memory.tiering.steps import Steps, write
 
 
 def load(residency: Residency, keys: AgentKeys) -> Steps[EmotionalState | None]:
@@ -51,6 +51,29 @@ def rehydrate(residency: Residency, keys: AgentKeys) -> Steps[StoredState | None
     stored = yield reads.state_of(keys.agent)
     yield from offered(calls.offer_state(keys, token, settings.hot_ttl, stored))
     return stored  # type: ignore[no-any-return]
+
+
+def save(residency: Residency, keys: AgentKeys, state: EmotionalState, level: Durability) -> Steps[None]:
+    """Replaces what it feels. What absence means for it stays, so that must be resident; while PostgreSQL is away the
+    rest is replaced all the same."""
+    try:
+        yield from insist(calls.save_state(keys, state, blind=False), lambda: rehydrate(residency, keys), level)
+    except ColdStoreUnavailable:
+        yield write(calls.save_state(keys, state, blind=True), level)
+
+
+def set_temperament(
+    residency: Residency, keys: AgentKeys, absence: str, rates: Mapping[Emotion, float | None], level: Durability
+) -> Steps[EmotionalState]:
+    """Its own rates of decay and what being away means for it; gives what it feels."""
+    call = calls.set_temperament(keys, absence, rates)
+    state = yield from insist(call, lambda: rehydrate(residency, keys), level)
+    return state  # type: ignore[no-any-return]
+
+
+def set_presence(residency: Residency, keys: AgentKeys, presence: str) -> Steps[None]:
+    """It goes `away` or is `here`."""
+    yield from insist(calls.set_presence(keys, presence), lambda: rehydrate(residency, keys))
 
 
 def update(

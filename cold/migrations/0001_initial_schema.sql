@@ -48,6 +48,9 @@ CREATE TABLE emotional_states (
     emotions     jsonb  NOT NULL,              -- {"joy": 0.8}
     felt_at      jsonb  NOT NULL,              -- {"joy": 1790000000000000}: microseconds since 1970
     decay_rates  jsonb  NOT NULL DEFAULT '{}', -- the rates that differ from the emotions' own
+    absence      text   NOT NULL DEFAULT 'wall', -- what being away means for decay: wall, active, capped:<seconds>
+    paused_us    bigint NOT NULL DEFAULT 0,      -- how long the agent's own clock, by which felt_at is, stood still
+    away_since   timestamptz,                    -- since when it stands still now
     last_updated timestamptz NOT NULL,
     stamp        bigint NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT now(),

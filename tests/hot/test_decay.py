@@ -55,9 +55,7 @@ def test_the_server_decays_as_python_does(hot: HotStore, seed: int) -> None:
         assert_close(updated.emotions, expected, state, gap)
 
 
-def assert_close(
-    actual: dict[Emotion, float], expected: dict[Emotion, float], state: EmotionalState, gap: int
-) -> None:
+def assert_close(actual: dict[Emotion, float], expected: dict[Emotion, float], state: EmotionalState, gap: int) -> None:
     for emotion in Emotion:
         ours, theirs = expected.get(emotion, 0.0), actual.get(emotion, 0.0)
         both_at_floor = max(ours, theirs) < FLOOR + 1e-9 and min(ours, theirs) == 0.0

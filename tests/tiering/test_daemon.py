@@ -168,7 +168,9 @@ def test_what_it_cannot_carry_is_left_and_told(redis_url: str, urls: tuple[str, 
     with own_redis(like=redis_url) as redis, own_database(urls[1], SETTINGS) as database:
         with MemoryPlugin(database, redis, settings=SETTINGS) as memory:
             memory.conversations.save_message(agent, "user", SECRET)
-        with started("daemon", urls=(redis, f"{database}&port=1" if "?" in database else f"{database}?port=1")) as process:
+        with started(
+            "daemon", urls=(redis, f"{database}&port=1" if "?" in database else f"{database}?port=1")
+        ) as process:
             event_of(process, "job put off")
             process.terminate()
             left = event_of(process, "stopped with records left in Redis")
