@@ -12,6 +12,7 @@ from banshee_memory import validation
 from banshee_memory.connections import Connections
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import ColdStoreUnavailable
+from banshee_memory.hot.feed import Subscription
 from banshee_memory.operations import Operation, Operations, not_cold
 from banshee_memory.records import (
     ConversationMessage,
@@ -59,9 +60,7 @@ class MemoryPlugin:
         self._operations = Operations(self.settings)
         self._lock = threading.Lock()
         self._tiers: tuple[HotStore, ColdStore] | None = None
-        self.emotions = EmotionStore(
-            self._run, self._operations, lambda subscription: self._open()[0].subscribe(subscription)
-        )
+        self.emotions = EmotionStore(self._run, self._operations, self._subscribe)
         self.conversations = ConversationStore(self._run, self._operations)
         self.memories = MemoryManager(self._run, self._operations)
         self.sessions = SessionStore(self._run, self._operations)
@@ -185,6 +184,9 @@ class MemoryPlugin:
         from banshee_memory.tiering.drain import Drain
 
         return Drain(self.settings, *self._open())
+
+    def _subscribe(self, subscription: Subscription) -> Iterator[EmotionalEventRecord]:
+        return self._open()[0].subscribe(subscription)
 
     def _run(self, operation: Operation[T]) -> T:
         result = drive(operation.steps, *self._open())

@@ -131,8 +131,8 @@ class EmotionStore:
     def subscribe(
         self, agent_id: UUID | None = None, *, after: EmotionalEventRecord | None = None
     ) -> Iterator[EmotionalEventRecord]:
-        """The live feed: the agent's events (None: all agents') as they happen, from when it is first read, or from after
-        the last one seen.
+        """The live feed: the agent's events (None: all agents') as they happen, from when it is first read, or from
+        after the last one seen.
 
         It waits for ever; stop reading, or close the iterator, to end it. A feed keeps the last thousand or so events
         of a shard; who was away for longer finds the rest in `get_event_history`.

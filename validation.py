@@ -107,7 +107,7 @@ def absence(value: object) -> Absence:
         return Capped(_seconds("absence", value.seconds))
     if value not in ("wall", "active"):
         raise InvalidInput("absence", f"{value!r} is neither 'wall' nor 'active' nor Capped(seconds)")
-    return value  # type: ignore[return-value]
+    return value
 
 
 def _seconds(field: str, value: object) -> float:
