@@ -47,12 +47,14 @@ end
 
 -- Reads `emotion, amount, emotion, amount, ...` from ARGV[first] on. Returns the pairs, or nil and what is wrong.
 local function parse_changes(ARGV, first, low)
-  local changes = {}
+  local changes, named = {}, {}
   if (#ARGV - first) % 2 == 0 then return nil, 'changes: an emotion without an amount' end
   for i = first, #ARGV, 2 do
     local amount = number_in(ARGV[i + 1], low, 1)
     if not RATES[ARGV[i]] then return nil, 'emotion: none of the 22' end
     if not amount then return nil, 'amount: not a number in [' .. low .. ', 1]' end
+    if named[ARGV[i]] then return nil, 'emotion: named twice' end
+    named[ARGV[i]] = true
     changes[#changes + 1] = { ARGV[i], amount }
   end
   return changes
@@ -130,12 +132,14 @@ redis.register_function {
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
     if not at then return invalid('time: not microseconds since 1970') end
     if #ARGV % 2 == 1 then return invalid('fields: a name without a value') end
-    local set = {}
+    local set, named = {}, {}
     for i = 3, #ARGV, 2 do
       local emotion, slash = string.match(ARGV[i], '^([a-z_]+)(/?r?a?t?e?)$')
       local value = number_in(ARGV[i + 1], 0, 1)
       if not RATES[emotion] or (slash ~= '' and slash ~= '/rate') then return invalid('emotion: none of the 22') end
       if not value then return invalid('value: not a number in [0, 1]') end
+      if named[ARGV[i]] then return invalid('emotion: named twice') end
+      named[ARGV[i]] = true
       if slash == '/rate' then
         set[#set + 1], set[#set + 2] = ARGV[i], struct.pack('>d', value)
       elseif value >= FLOOR then

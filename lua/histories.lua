@@ -232,7 +232,9 @@ end
 redis.register_function {
   function_name = 'banshee1_offer_history',
   callback = function(KEYS, ARGV)
-    local list = KEYS[1]
+    local list, from_us = KEYS[1], number_in(ARGV[3], 0, NEVER)
+    if not is_ttl(ARGV[2]) then return invalid('ttl: not milliseconds') end
+    if not from_us or not ARGV[4] or #ARGV[4] ~= 8 then return invalid('from: no place') end
     local header = parse_header(redis.call('LINDEX', list, 0))
     if not header or header.birth .. struct.pack('>I4', header.trims) ~= ARGV[1] then return REFUSED end
     local offered = {}
@@ -243,7 +245,6 @@ redis.register_function {
     end
     local elements = merged(ours, offered)
     local clean = redis.call('PTTL', list) >= 0
-    local from_us = tonumber(ARGV[3])
     if from_us < header.from_us or (from_us == header.from_us and stamp_after(header.from_stamp, ARGV[4])) then
       header.from_us, header.from_stamp = from_us, ARGV[4]
     end

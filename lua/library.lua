@@ -43,6 +43,11 @@ local function moment(text, now)
   return number_in(text, 0, 9007199254740991)
 end
 
+-- Whole milliseconds, as PEXPIRE takes them.
+local function is_ttl(text)
+  return text ~= nil and #text < 16 and string.find(text, '^[1-9]%d*$') ~= nil
+end
+
 local function is_agent(bytes)
   return bytes ~= nil and #bytes == 16
 end

@@ -10,6 +10,7 @@ redis.register_function {
   callback = function(KEYS, ARGV)
     local key, kind, token, ttl = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
     if not token or #token ~= 8 then return invalid('token: not 8 bytes') end
+    if not is_ttl(ttl) then return invalid('ttl: not milliseconds') end
     if kind == 's' then
       local known = redis.call('HMGET', key, 'meta', 'absent', 'lease')
       if known[1] or known[2] then return RESIDENT end
@@ -39,6 +40,8 @@ redis.register_function {
 redis.register_function {
   function_name = 'banshee1_offer_state',
   callback = function(KEYS, ARGV)
+    if not is_ttl(ARGV[2]) then return invalid('ttl: not milliseconds') end
+    if #ARGV < 4 or #ARGV % 2 == 1 then return invalid('fields: a name without a value') end
     if redis.call('HGET', KEYS[1], 'lease') ~= ARGV[1] then return REFUSED end
     redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[1], unpack(ARGV, 3))
@@ -61,7 +64,9 @@ end
 redis.register_function {
   function_name = 'banshee1_offer_memory',
   callback = function(KEYS, ARGV)
+    if not is_ttl(ARGV[2]) then return invalid('ttl: not milliseconds') end
     local token, hot_ttl, member, value = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+    if not member or not value then return invalid('value: missing') end
     if redis.call('GET', KEYS[1]) ~= 'L' .. token then return REFUSED end
     local ttl = memory_ttl(value, hot_ttl, now_us())
     if ttl <= 0 then
@@ -148,6 +153,21 @@ local function log_range(log, first, last)
   return entries, redis.sha1hex(table.concat(parts))
 end
 
+-- The items of a settlement, each with what to run on which keys and arguments; nil and what is wrong.
+local function items_of(KEYS, ARGV, a)
+  local items, k = {}, 4
+  while a <= #ARGV do
+    local kind = SETTLE[ARGV[a]]
+    if not kind then return nil, 'item: unknown' end
+    if #KEYS < k + kind.keys - 1 or #ARGV < a + kind.args then return nil, 'item: cut short' end
+    items[#items + 1] = {
+      run = kind.run, keys = { unpack(KEYS, k, k + kind.keys - 1) }, args = { unpack(ARGV, a + 1, a + kind.args) },
+    }
+    k, a = k + kind.keys, a + 1 + kind.args
+  end
+  return items
+end
+
 -- banshee1_mark_clean: forgets the part of the log that is committed in PostgreSQL, and lets clean keys go.
 -- The log is compared by content: after a failover an id can stand for something else, which nobody has flushed.
 --   KEYS   log, dead, accesses, then those of the items
@@ -160,6 +180,10 @@ redis.register_function {
   callback = function(KEYS, ARGV)
     local log, dead, accesses = KEYS[1], KEYS[2], KEYS[3]
     local first, last, hot_ttl, letters = ARGV[1], ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
+    if not is_ttl(ARGV[4]) then return invalid('ttl: not milliseconds') end
+    if not letters then return invalid('letters: not a number') end
+    local items, wrong = items_of(KEYS, ARGV, 6 + 2 * letters)
+    if not items then return invalid(wrong) end
     local entries, through = {}, ZERO
     if first ~= '' then
       local digest
@@ -175,14 +199,9 @@ redis.register_function {
         redis.call('XADD', dead, '*', 'id', entry[1], 'reason', reasons[entry[1]], unpack(entry[2]))
       end
     end
-    local k, a = 4, 6 + 2 * letters
-    while a <= #ARGV do
-      local item = SETTLE[ARGV[a]]
-      if not item then return invalid('item: unknown') end
-      local keys, args = { unpack(KEYS, k, k + item.keys - 1) }, { unpack(ARGV, a + 1, a + item.args) }
+    for _, item in ipairs(items) do
       -- A key that somebody broke (another type) must not keep the log from being trimmed.
-      pcall(item.run, keys, args, through, hot_ttl, accesses)
-      k, a = k + item.keys, a + 1 + item.args
+      pcall(item.run, item.keys, item.args, through, hot_ttl, accesses)
     end
     if first == '' then return 0 end
     local ms, seq = string.match(last, '^(%d+)-(%d+)$')

@@ -15,7 +15,9 @@ from tests.cli.conftest import Run
 from tests.cli.reference import FILE, page
 
 FORMAT = Path(__file__).parents[2] / "docs" / "import-format.md"
-EXAMPLES = [line for block in re.findall(r"```json\n(.*?)```", FORMAT.read_text(), re.DOTALL) for line in block.splitlines()]
+EXAMPLES = [
+    line for block in re.findall(r"```json\n(.*?)```", FORMAT.read_text(), re.DOTALL) for line in block.splitlines()
+]
 PLANNED = {"tail", "forget", "bench"}
 CONTRACT = PLANNED | {
     *("demo", "daemon", "import", "export", "flush", "rehydrate", "evict", "stats", "show", "trends", "search"),
