@@ -28,6 +28,7 @@ from banshee_memory.records import (
     Stats,
 )
 from banshee_memory.settings import Settings
+from banshee_memory.tiering.seeding import seed
 from banshee_memory.tiering.steps import adrive
 
 if TYPE_CHECKING:
@@ -168,7 +169,9 @@ class AsyncMemoryPlugin:
         from banshee_memory.hot.aio import AsyncHotStore
 
         redis_url, database_url = await asyncio.to_thread(self._sync._connections.urls)
-        return AsyncHotStore(redis_url, self.settings), AsyncColdStore(database_url, self.settings)
+        hot, cold = AsyncHotStore(redis_url, self.settings), AsyncColdStore(database_url, self.settings)
+        hot.on_unseeded = lambda: adrive(seed(self.settings), hot, cold)
+        return hot, cold
 
     async def _subscribe(self, subscription: Subscription) -> AsyncIterator[EmotionalEventRecord]:
         hot, _ = await self._open()

@@ -234,7 +234,7 @@ class Operations:
             validation.text("content", message.content, settings.max_content_bytes),
             validation.json("metadata", message.metadata, settings),
             None if felt else validation.optional_object("emotional_context", context, settings),
-            validation.optional_count("tokens_used", message.tokens_used, high=2**53),
+            validation.optional_count("tokens_used", message.tokens_used, high=validation.MOST_TOKENS),
             validation.optional_id("session_id", message.session_id),
         )
         return self._own_time("created_at", message.created_at, settings.message_retention_days), felt, body

@@ -29,6 +29,7 @@ from banshee_memory.records import (
 )
 from banshee_memory.settings import Settings, settings_from
 from banshee_memory.stores import ConversationStore, EmotionStore, MemoryManager, SessionStore
+from banshee_memory.tiering.seeding import seed
 from banshee_memory.tiering.steps import drive, drive_together
 
 if TYPE_CHECKING:
@@ -178,7 +179,9 @@ class MemoryPlugin:
         from banshee_memory.hot.client import HotStore
 
         redis_url, database_url = self._connections.urls()
-        return HotStore(redis_url, self.settings), ColdStore(database_url, self.settings)
+        hot, cold = HotStore(redis_url, self.settings), ColdStore(database_url, self.settings)
+        hot.on_unseeded = lambda: drive(seed(self.settings), hot, cold)
+        return hot, cold
 
     def _drain(self) -> Drain:
         from banshee_memory.tiering.drain import Drain

@@ -256,11 +256,15 @@ def _number(field: str, value: int | float) -> int | float:
     return value
 
 
-def unstorable(role_name: str, content: str) -> str | None:
+MOST_TOKENS = 2**31 - 1
+
+
+def unstorable(role_name: str, content: str, tokens_used: int | None) -> str | None:
     """Why a message that another client put into Redis cannot go to PostgreSQL; None if it can."""
     try:
         role(role_name)
         text("content", content, 2**30, blank=True)
+        optional_count("tokens_used", tokens_used, high=MOST_TOKENS)
     except InvalidInput as exc:
         return str(exc)
     return None

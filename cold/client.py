@@ -121,6 +121,19 @@ class ColdStore:
                 self._give_up(pool)
             pool.putconn(connection)
 
+    @contextmanager
+    def extra_connection(self) -> Iterator[BoundedConnection]:
+        """A connection beside the pool, in autocommit: for who holds one of the pool's, which may be its last."""
+        from banshee_memory.cold.failures import translated
+        from banshee_memory.cold.session import BoundedConnection, connection_arguments
+
+        with (
+            translated(self._server),
+            BoundedConnection.connect(**connection_arguments(self.database_url, self.settings)) as connection,
+        ):
+            connection.budget = self.settings.flush_timeout
+            yield connection
+
     @property
     def _server(self) -> str:
         from banshee_memory.cold.session import server_of
@@ -226,8 +239,9 @@ class AsyncColdStore:
             raise failure_of(exc, self._server, lost=connection.closed) from exc
         finally:
             if connection.closed:
-                await self._give_up(pool)
-            await pool.putconn(connection)
+                await asyncio.shield(self._give_up(pool))
+            # Not even a cancelled task may keep what it took: the pool would run dry.
+            await asyncio.shield(pool.putconn(connection))
 
     @property
     def _server(self) -> str:

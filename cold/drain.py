@@ -6,9 +6,9 @@
 
 Rows are copied into staging tables of the connection's own and moved on by one statement, so that writing the same
 again changes nothing and is not counted. The staging tables are created in the transaction itself, if missing: behind a
-pooler another transaction may have another connection. A missing partition is created in it too, without a deadlock:
-shards and so agents of two drains are disjoint, parents are locked in one order, and who drops partitions waits with a
-short lock_timeout behind a drain that holds the parent already.
+pooler another transaction may have another connection. Missing partitions are created beside it, on a connection of
+their own, some at a time and each lot committed: so a flush that is cut off in the middle of many has not made them for
+nothing, and no drain waits for another's.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ class Written(NamedTuple):
 class Drain:
     """An open flush transaction. `held`: the shards it holds, each with the stamp up to which it was flushed before."""
 
-    def __init__(self, connection: BoundedConnection, held: Mapping[int, int]) -> None:
+    def __init__(self, store: ColdStore, connection: BoundedConnection, held: Mapping[int, int]) -> None:
         self.held = held
+        self._store = store
         self._connection = connection
         self._unused = True
 
@@ -132,10 +133,9 @@ class Drain:
             self._connection.execute(STATEMENTS["clear_staged"].sql)
 
     def _ensure_partitions(self, batch: Batch) -> None:
-        if batch.events:
-            partitions.ensure(self._connection, partitions.EVENTS, [row.placed.at_us for row in batch.events])
-        if batch.messages:
-            partitions.ensure(self._connection, partitions.MESSAGES, [row.placed.at_us for row in batch.messages])
+        with self._store.extra_connection() as connection:
+            partitions.ensure(connection, partitions.EVENTS, [row.placed.at_us for row in batch.events])
+            partitions.ensure(connection, partitions.MESSAGES, [row.placed.at_us for row in batch.messages])
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def drained(store: ColdStore, shards: Sequence[int], wait: float | None) -> Iter
         connection.budget = max(store.settings.flush_timeout, wait or 0.0) + GRACE
         try:
             held = _held(connection, shards, wait, store.settings)
-            yield Drain(connection, held)
+            yield Drain(store, connection, held)
         except BaseException:
             _roll_back(connection)
             raise

@@ -25,6 +25,7 @@ _DAY = 86_400_000_000
 # Length and origin in µs. 1970 began on a Thursday, the weeks begin on Mondays at 00:00 UTC.
 _GRID = {EVENTS: (_DAY, 0), MESSAGES: (7 * _DAY, -3 * _DAY)}
 _LOCK_MS = 200
+_LOT = 50
 _TRIES = 10
 
 
@@ -34,9 +35,10 @@ def span(table: str, at: datetime) -> tuple[datetime, datetime]:
 
 
 def ensure(connection: BoundedConnection, table: str, times_us: Iterable[int]) -> int:
-    """Creates what partitions those times (µs) lack, in the caller's transaction; returns how many."""
+    """Creates what partitions those times (µs) lack, some at a time; returns how many. In autocommit each lot stays."""
     slots = sorted({_slot(table, at) for at in times_us})
-    return _ensure_slots(connection, table, slots)
+    lots = [slots[first : first + _LOT] for first in range(0, len(slots), _LOT)]
+    return sum(_ensure_slots(connection, table, lot) for lot in lots)
 
 
 def ensure_ahead(connection: BoundedConnection, now: datetime, ahead: int) -> int:

@@ -219,6 +219,10 @@ SELECT shard, flushed_stamp FROM shards WHERE shard = ANY (%(shards)s::integer[]
 -- Takes all of the shards, in their order, waiting for who holds them, until the transaction ends.
 SELECT shard, flushed_stamp FROM shards WHERE shard = ANY (%(shards)s::integer[]) ORDER BY shard FOR UPDATE;
 
+-- name: shard_stamps
+-- Up to which stamp each shard was flushed.
+SELECT shard, flushed_stamp FROM shards ORDER BY shard;
+
 -- name: advance_shards
 -- Records how far shards were flushed; never backwards.
 UPDATE shards

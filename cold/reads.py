@@ -178,6 +178,11 @@ def session_totals(agent: UUID, session: UUID, spans: Sequence[tuple[int, int]])
     return Query("session_totals", params, lambda rows: SessionTotals(*rows[0]))
 
 
+def shard_stamps() -> Query[list[tuple[int, int]]]:
+    """Every shard, and up to which stamp it was flushed."""
+    return Query("shard_stamps", {}, lambda rows: [(shard, stamp) for shard, stamp in rows])
+
+
 def agents(after: UUID | None, limit: int) -> Query[list[UUID]]:
     """The agents that were ever flushed, in the order of their ids, after that one."""
     params = {"after": after or _NO_ID, "limit": limit}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import redis.asyncio as aioredis
 
 T = TypeVar("T")
+_RECOVERIES = 2
+"""A server can have lost two things: its library and its logs."""
 
 
 class AsyncHotStore:
@@ -34,6 +36,8 @@ class AsyncHotStore:
         self._pooled: aioredis.Redis | None = None
         self._waiting: aioredis.Redis | None = None
         self._offered: set[Durability] = set()
+        self.on_unseeded: Callable[[], Awaitable[None]] | None = None
+        """Seeds the logs; only who knows PostgreSQL can."""
 
     async def run(self, call: Call[T]) -> T:
         """One round trip."""
@@ -49,12 +53,13 @@ class AsyncHotStore:
             return []
         client = await self._client()
         replies = await self._pipeline(client, batch)
-        if any(isinstance(r, Exception) and faults.is_function_missing(r) for r in replies):
-            await self._load(client)
-            replies = [
-                await self._send(client, call) if isinstance(r, Exception) and faults.is_function_missing(r) else r
-                for call, r in zip(batch, replies, strict=True)
-            ]
+        for _ in range(_RECOVERIES):
+            again = [n for n, reply in enumerate(replies) if faults.is_recoverable(reply)]
+            if not again or not await self._recover(client, replies[again[0]]):
+                break
+            # Only what was refused is sent again: the rest was done.
+            for n, reply in zip(again, await self._pipeline(client, [batch[n] for n in again]), strict=True):
+                replies[n] = reply
         return replies
 
     async def run_durably(self, call: Call[T], level: Durability) -> T:
@@ -133,7 +138,6 @@ class AsyncHotStore:
             loaded = calls.version().decode(await self._send(client, calls.version()))
             if library.must_load(loaded):
                 await self._load(client)
-            await self._send(client, calls.fix_shards(self._settings.shards))
             fixed = calls.fixed_shards()
             greeting.check_shards(self._settings.shards, fixed.decode(await self._send(client, fixed)))
         except BaseException:
@@ -142,13 +146,23 @@ class AsyncHotStore:
         return client
 
     async def _send(self, client: aioredis.Redis, call: Call[Any]) -> Any:
-        try:
-            return await self._ask(client, *call.command)
-        except HotStoreUnavailable as exc:
-            if not faults.is_function_missing(exc):
-                raise
-        await self._load(client)
+        for _ in range(_RECOVERIES):
+            try:
+                return await self._ask(client, *call.command)
+            except HotStoreUnavailable as exc:
+                if not faults.is_recoverable(exc) or not await self._recover(client, exc):
+                    raise
         return await self._ask(client, *call.command)
+
+    async def _recover(self, client: aioredis.Redis, exc: Exception) -> bool:
+        """Mends what the server lost, its library or its logs; False where that is not for us to mend."""
+        if faults.is_function_missing(exc):
+            await self._load(client)
+            return True
+        if self.on_unseeded is None:
+            return False
+        await self.on_unseeded()
+        return True
 
     async def _ask(self, client: aioredis.Redis, *command: Argument) -> Any:
         with self._faults():

@@ -16,7 +16,7 @@ from banshee_memory.emotions import Emotion, EmotionalState, StoredState
 from banshee_memory.hot import wire
 from banshee_memory.hot.keys import STORE, AgentKeys, ShardKeys, member_of
 from banshee_memory.records import StoredMemory
-from banshee_memory.stamps import stamp_of, to_us
+from banshee_memory.stamps import entry_id_of, stamp_of, to_us
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
@@ -93,9 +93,14 @@ def fix_shards(shards: int) -> Call[int]:
     return Call(("HSETNX", STORE, "shards", shards), int)
 
 
-def fixed_shards() -> Call[int]:
-    """The number of shards that the store was first used with."""
-    return Call(("HGET", STORE, "shards"), int)
+def fixed_shards() -> Call[int | None]:
+    """The number of shards that the store was first used with; None: it was not."""
+    return Call(("HGET", STORE, "shards"), lambda reply: None if reply is None else int(reply))
+
+
+def seed(keys: ShardKeys, stamp: int) -> Call[int]:
+    """Makes a log that is not there, with its next stamp after this one."""
+    return _fcall("seed", (keys.log,), (entry_id_of(stamp),), int)
 
 
 def configuration(*names: str) -> Call[dict[str, str]]:
@@ -276,7 +281,7 @@ def delete_memory(keys: AgentKeys, memory_type: str, key: str) -> Call[bool | Mi
 
 def resident_members(keys: AgentKeys) -> Call[list[str]]:
     """The names `<type>:<key>` in the agent's index."""
-    return Call(("ZRANGE", keys.memories, 0, -1), lambda reply: [name.decode() for name in reply])
+    return Call(("ZRANGE", keys.memories, 0, -1), lambda reply: [name.decode(errors="replace") for name in reply])
 
 
 def memory_bytes(keys: AgentKeys, member: str) -> Call[bytes | None]:
@@ -393,9 +398,10 @@ def _entries(reply: Any) -> list[Entry]:
     return [Entry(entry[0], tuple(entry[1] or ())) for entry in reply]
 
 
-def log_head(keys: ShardKeys, count: int) -> Call[list[Entry]]:
-    """The oldest entries of a shard's log."""
-    return Call(("XRANGE", keys.log, "-", "+", "COUNT", count), _entries)
+def log_head(keys: ShardKeys, count: int, size: int) -> Call[list[Entry]]:
+    """The oldest entries of a shard's log, so many and of so many bytes at most (but one, whatever its size)."""
+    command = ("FCALL_RO", f"banshee{_VERSION}_log_head", 1, keys.log, count, size)
+    return Call(command, _entries)
 
 
 def log_tail(keys: ShardKeys) -> Call[list[Entry]]:
@@ -408,18 +414,14 @@ def log_length(keys: ShardKeys) -> Call[int]:
     return Call(("XLEN", keys.log), int)
 
 
-def accessed(keys: ShardKeys, count: int) -> Call[list[tuple[UUID, str]]]:
-    """Some memories, as (agent, member), that were read since they were last flushed."""
-    return Call(("SRANDMEMBER", keys.accesses, count), lambda reply: [_agent_member(m) for m in reply])
+def accessed(keys: ShardKeys, count: int) -> Call[list[bytes]]:
+    """Some memories, as `<agent><member>`, that were read since they were last flushed."""
+    return Call(("SRANDMEMBER", keys.accesses, count), list)
 
 
 def accesses_waiting(keys: ShardKeys) -> Call[int]:
     """How many memories were read since they were last flushed."""
     return Call(("SCARD", keys.accesses), int)
-
-
-def _agent_member(raw: bytes) -> tuple[UUID, str]:
-    return UUID(bytes=raw[:16]), raw[16:].decode()
 
 
 @dataclass(slots=True)
@@ -444,10 +446,14 @@ class Settlement:
         self.keys += [keys.memory(member), keys.memories]
         self.args += ["m", keys.agent.bytes, member, flushed[: wire.MEMORY_HEAD]]
 
-    def poison(self, key: str, element: bytes) -> None:
-        """An element that becomes a dead letter."""
+    def drop(self, key: str, element: bytes) -> None:
+        """An element that becomes a dead letter, or is beyond retention."""
         self.keys.append(key)
         self.args += ["p", element]
+
+    def unread(self, agent_member: bytes) -> None:
+        """A memory that was read and cannot be carried."""
+        self.args += ["x", agent_member[:16], agent_member[16:]]
 
 
 def digest(entries: Iterable[Entry]) -> str:

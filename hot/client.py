@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import redis
 
 T = TypeVar("T")
+_RECOVERIES = 2
+"""A server can have lost two things: its library and its logs."""
 
 
 class HotStore:
@@ -34,6 +36,8 @@ class HotStore:
         self._pooled: redis.Redis | None = None
         self._waiting: redis.Redis | None = None
         self._offered: set[Durability] = set()
+        self.on_unseeded: Callable[[], None] | None = None
+        """Seeds the logs; only who knows PostgreSQL can."""
 
     def run(self, call: Call[T]) -> T:
         """One round trip."""
@@ -57,12 +61,13 @@ class HotStore:
             return []
         client = self._client()
         replies = self._pipeline(client, batch)
-        if any(isinstance(r, Exception) and faults.is_function_missing(r) for r in replies):
-            self._load(client)
-            replies = [
-                self._send(client, call) if isinstance(r, Exception) and faults.is_function_missing(r) else r
-                for call, r in zip(batch, replies, strict=True)
-            ]
+        for _ in range(_RECOVERIES):
+            again = [n for n, reply in enumerate(replies) if faults.is_recoverable(reply)]
+            if not again or not self._recover(client, replies[again[0]]):
+                break
+            # Only what was refused is sent again: the rest was done.
+            for n, reply in zip(again, self._pipeline(client, [batch[n] for n in again]), strict=True):
+                replies[n] = reply
         return replies
 
     def run_durably(self, call: Call[T], level: Durability) -> T:
@@ -146,7 +151,6 @@ class HotStore:
             loaded = calls.version().decode(self._send(client, calls.version()))
             if library.must_load(loaded):
                 self._load(client)
-            self._send(client, calls.fix_shards(self._settings.shards))
             fixed = calls.fixed_shards()
             greeting.check_shards(self._settings.shards, fixed.decode(self._send(client, fixed)))
         except BaseException:
@@ -155,13 +159,23 @@ class HotStore:
         return client
 
     def _send(self, client: redis.Redis, call: Call[Any]) -> Any:
-        try:
-            return self._ask(client, *call.command)
-        except HotStoreUnavailable as exc:
-            if not faults.is_function_missing(exc):
-                raise
-        self._load(client)
+        for _ in range(_RECOVERIES):
+            try:
+                return self._ask(client, *call.command)
+            except HotStoreUnavailable as exc:
+                if not faults.is_recoverable(exc) or not self._recover(client, exc):
+                    raise
         return self._ask(client, *call.command)
+
+    def _recover(self, client: redis.Redis, exc: Exception) -> bool:
+        """Mends what the server lost, its library or its logs; False where that is not for us to mend."""
+        if faults.is_function_missing(exc):
+            self._load(client)
+            return True
+        if self.on_unseeded is None:
+            return False
+        self.on_unseeded()
+        return True
 
     def _ask(self, client: redis.Redis, *command: Argument) -> Any:
         with self._faults():

@@ -15,14 +15,30 @@ from banshee_memory.errors import (
 if TYPE_CHECKING:
     import redis
 
+
+class UnseededError(HotStoreUnavailable):
+    """A shard's log is not there: PostgreSQL must be asked where its stamps begin. Never leaves the package."""
+
+
 FUNCTION_MISSING = "Function not found"
+UNSEEDED = "BANSHEE_UNSEEDED"
 _NOT_NOW = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY", "MISCONF")
 _NOT_YOU = ("NOAUTH", "WRONGPASS", "NOPERM", "AUTHENTICATION", "INVALID USERNAME")
 
 
 def is_function_missing(reply: object) -> bool:
-    """Whether a reply says that the server lost the library."""
-    return FUNCTION_MISSING in str(reply)
+    """Whether an error says that the server lost the library."""
+    return isinstance(reply, Exception) and FUNCTION_MISSING in str(reply)
+
+
+def is_unseeded(reply: object) -> bool:
+    """Whether an error says that a log is not there."""
+    return isinstance(reply, UnseededError) or (isinstance(reply, Exception) and UNSEEDED in str(reply))
+
+
+def is_recoverable(reply: object) -> bool:
+    """Whether an error says that the server lost something that we can give it back."""
+    return is_function_missing(reply) or is_unseeded(reply)
 
 
 def fault(exc: redis.RedisError, where: str) -> BansheeError:
@@ -42,6 +58,10 @@ def fault(exc: redis.RedisError, where: str) -> BansheeError:
 
 
 def _refusal(text: str, where: str) -> BansheeError:
+    if UNSEEDED in text:
+        return UnseededError(
+            f"Redis at {where} lost its logs, or is new; PostgreSQL must be asked before the first write"
+        )
     if "BANSHEE_INVALID" in text:
         field, _, reason = text.partition("BANSHEE_INVALID ")[2].partition(": ")
         return InvalidInput(field, reason.partition(" script:")[0])

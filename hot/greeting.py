@@ -28,9 +28,9 @@ def check_policy(info: Info) -> None:
         )
 
 
-def check_shards(wanted: int, fixed: int) -> None:
+def check_shards(wanted: int, fixed: int | None) -> None:
     """Refuses another number of shards than the store was first used with."""
-    if wanted != fixed:
+    if fixed is not None and wanted != fixed:
         raise ConfigurationError(
             f"This Redis store was first used with {fixed} shards, and Settings.shards is {wanted}. Set it to {fixed}."
         )

@@ -51,7 +51,16 @@ class Undecodable(ValueError):
     """Bytes that are not what they should be; whoever reads skips and counts them, the flush makes a dead letter."""
 
 
-_BROKEN = (msgspec.MsgspecError, struct.error, ValueError, OverflowError, IndexError, KeyError)
+_BROKEN = (
+    msgspec.MsgspecError,
+    struct.error,
+    ValueError,
+    OverflowError,
+    IndexError,
+    KeyError,
+    RecursionError,
+    StopIteration,
+)
 
 
 # --- states ---
@@ -61,7 +70,7 @@ def state_of(flat: Iterable[bytes]) -> StoredState | None:
     """A state from the fields and values of its hash; None where PostgreSQL knows none either."""
     try:
         return _state(flat)
-    except struct.error as exc:
+    except _BROKEN as exc:
         raise Undecodable(f"state: {exc}") from exc
 
 

@@ -55,12 +55,14 @@ end
 
 -- Reads `emotion, amount, emotion, amount, ...` from ARGV[first] on. Returns the pairs, or nil and what is wrong.
 local function parse_changes(ARGV, first, low)
-  local changes = {}
+  local changes, named = {}, {}
   if (#ARGV - first) % 2 == 0 then return nil, 'changes: an emotion without an amount' end
   for i = first, #ARGV, 2 do
     local amount = number_in(ARGV[i + 1], low, 1)
     if not RATES[ARGV[i]] then return nil, 'emotion: none of the 22' end
     if not amount then return nil, 'amount: not a number in [' .. low .. ', 1]' end
+    if named[ARGV[i]] then return nil, 'emotion: named twice' end
+    named[ARGV[i]] = true
     changes[#changes + 1] = { ARGV[i], amount }
   end
   return changes
@@ -172,7 +174,7 @@ redis.register_function {
     if #ARGV % 2 == 1 then return invalid('fields: a name without a value') end
     local _, fields = fields_of(KEYS[1])
     local resident, must_be = is_resident(fields), false
-    local set, own = {}, own_clock(fields, math.min(at, now))
+    local set, named, own = {}, {}, own_clock(fields, math.min(at, now))
     for i = 3, #ARGV, 2 do
       local emotion, slash = string.match(ARGV[i], '^([a-z_]+)(/?r?a?t?e?)$')
       local value = number_in(ARGV[i + 1], 0, 1)
@@ -182,11 +184,14 @@ redis.register_function {
         return invalid('emotion: none of the 22')
       elseif not value then
         return invalid('value: not a number in [0, 1]')
+      elseif named[ARGV[i]] then
+        return invalid('emotion: named twice')
       elseif slash == '/rate' then
         set[#set + 1], set[#set + 2] = ARGV[i], struct.pack('>d', value)
       elseif value >= FLOOR then
         set[#set + 1], set[#set + 2] = emotion, struct.pack('>dd', value, own)
       end
+      named[ARGV[i]] = true
     end
     if must_be and not resident then return MISS end
     end_gap(fields, now)

@@ -49,14 +49,15 @@ local function is_from(element, us, stamp)
   return at > us or (at == us and not stamp_after(stamp, stamp_in(element)))
 end
 
--- Puts an element where its place is, which is near the end unless it is an import. Returns whether that is the end.
+-- Puts an element where its place is. Returns whether that is the end.
 local function insert(list, element)
-  local at, later, i = time_in(element), nil, -1
-  local other = redis.call('LINDEX', list, i)
-  while other and string.byte(other) ~= 255 and time_in(other) > at do
-    later, i = other, i - 1
-    other = redis.call('LINDEX', list, i)
+  local at = time_in(element)
+  local low, high = 1, redis.call('LLEN', list) -- the first that is later lies in [low, high]; high: there is none
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if time_in(redis.call('LINDEX', list, middle)) > at then high = middle else low = middle + 1 end
   end
+  local later = redis.call('LINDEX', list, low)
   if later then
     redis.call('LINSERT', list, 'BEFORE', later, element)
   else
@@ -166,7 +167,7 @@ redis.register_function {
     end
     redis.call('XADD', KEYS[4], 'MAXLEN', '~', FEED_LENGTH, '*', 'a', ARGV[1], 'e', element)
     return element
-  end),
+  end, 4),
 }
 
 local function is_among(list, stamp)
@@ -234,7 +235,9 @@ end
 redis.register_function {
   function_name = 'banshee1_offer_history',
   callback = function(KEYS, ARGV)
-    local list = KEYS[1]
+    local list, from_us = KEYS[1], number_in(ARGV[3], 0, NEVER)
+    if not is_ttl(ARGV[2]) then return invalid('ttl: not milliseconds') end
+    if not from_us or not ARGV[4] or #ARGV[4] ~= 8 then return invalid('from: no place') end
     local header = parse_header(redis.call('LINDEX', list, 0))
     if not header or header.birth .. struct.pack('>I4', header.trims) ~= ARGV[1] then return REFUSED end
     local offered = {}
@@ -245,7 +248,6 @@ redis.register_function {
     end
     local elements = merged(ours, offered)
     local clean = redis.call('PTTL', list) >= 0
-    local from_us = tonumber(ARGV[3])
     if from_us < header.from_us or (from_us == header.from_us and stamp_after(header.from_stamp, ARGV[4])) then
       header.from_us, header.from_stamp = from_us, ARGV[4]
     end

@@ -5,7 +5,8 @@
 local LONGEST_KEY = 256
 
 -- A function that may be called with one KEYS more than it has (idem) and one ARGV more, the last (the idempotency key).
-local function once(keys, run)
+-- `body`: which ARGV its reply ends with, if it does; that part is not kept, whoever repeats the call brings it along.
+local function once(keys, run, body)
   return function(KEYS, ARGV)
     if #KEYS == keys then return run(KEYS, ARGV) end
     local key = table.remove(ARGV)
@@ -13,10 +14,14 @@ local function once(keys, run)
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
     local idem, field = KEYS[keys + 1], ARGV[1] .. key
     local first = redis.call('HGET', idem, field)
-    if first then return cmsgpack.unpack(string.sub(first, 9)) end
+    if first then
+      local reply = cmsgpack.unpack(string.sub(first, 9))
+      return body and reply .. ARGV[body] or reply
+    end
     local reply = run(KEYS, ARGV)
     if type(reply) == 'table' and (reply.err or reply.ok) then return reply end
-    redis.call('HSET', idem, field, struct.pack('>d', now_us()) .. cmsgpack.pack(reply))
+    local kept = body and string.sub(reply, 1, #reply - #ARGV[body]) or reply
+    redis.call('HSET', idem, field, struct.pack('>d', now_us()) .. cmsgpack.pack(kept))
     return reply
   end
 end

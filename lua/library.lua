@@ -43,15 +43,25 @@ local function moment(text, now)
   return number_in(text, 0, 9007199254740991)
 end
 
+-- Whole milliseconds, as PEXPIRE takes them.
+local function is_ttl(text)
+  return text ~= nil and #text < 16 and string.find(text, '^[1-9]%d*$') ~= nil
+end
+
 local function is_agent(bytes)
   return bytes ~= nil and #bytes == 16
 end
 
--- Appends to the shard's log. Its own ids are the stamps: they grow also when the clock steps back, and its last id
--- outlives its entries. A stuck clock would run through the 65536 sequence numbers of one millisecond, so the log is
--- moved on by one millisecond half way.
+-- The log of a shard exists from the moment it is seeded, also when it is empty. One that does not was lost, or never was:
+-- its first stamps must lie after all that PostgreSQL has of the shard, and only who can ask PostgreSQL can say where.
+local UNSEEDED = { err = 'BANSHEE_UNSEEDED the log is not there: call banshee1_seed' }
+
+-- Appends to the shard's log; the first write of every function that has one. Its own ids are the stamps: they grow also
+-- when the clock steps back, and its last id outlives its entries. A stuck clock would run through the 65536 sequence
+-- numbers of one millisecond, so the log is moved on by one millisecond half way.
 local function log_append(log, kind, agent, payload)
-  local id = redis.call('XADD', log, '*', 'k', kind .. agent, 'p', payload)
+  local id = redis.call('XADD', log, 'NOMKSTREAM', '*', 'k', kind .. agent, 'p', payload)
+  if not id then error(UNSEEDED) end
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   ms, seq = tonumber(ms), tonumber(seq)
   if seq >= 32768 then
@@ -59,6 +69,22 @@ local function log_append(log, kind, agent, payload)
   end
   return ms, seq
 end
+
+-- banshee1_seed: makes a log that is not there, with its next stamp after all that PostgreSQL has of the shard.
+--   KEYS   log
+--   ARGV   the stamp as an id, `<ms>-<seq>`
+--   reply  1 | 0 (it is there)
+redis.register_function {
+  function_name = 'banshee1_seed',
+  callback = function(KEYS, ARGV)
+    local ms, seq = string.match(ARGV[1] or '', '^(%d+)-(%d+)$')
+    if not ms then return invalid('stamp: not <ms>-<seq>') end
+    if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+    local id = redis.call('XADD', KEYS[1], tonumber(ms) == 0 and tonumber(seq) == 0 and '0-1' or ARGV[1], 'k', '', 'p', '')
+    redis.call('XDEL', KEYS[1], id)
+    return 1
+  end,
+}
 
 redis.register_function {
   function_name = 'banshee1_version',

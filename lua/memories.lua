@@ -5,7 +5,8 @@
 --       goes to PostgreSQL
 --   'A' absent: stamp (8 bytes) of its deletion, or zeros where PostgreSQL knows no such memory
 --   'L' a rehydration is under way: its token
--- The agent's index is a sorted set of its resident memories, `<type>:<key>`: 1 while one is not flushed, 0 after.
+-- The agent's index is a sorted set of its resident memories, `<type>:<key>`: +inf while one is not flushed,
+-- after that when Redis lets it go, in milliseconds.
 -- The shard's accesses is a set of memories read since the last flush, `<agent><type>:<key>`.
 
 local HEADER = '>ddddd'
@@ -28,27 +29,29 @@ local function is_known(value)
   return value and string.byte(value) ~= 76
 end
 
--- From here on the only copy is in Redis: no TTL, on the memory and on the index that names it. Called before the other
--- writes, as the one that fails where somebody put another type under the index's name.
+-- From here on the only copy is in Redis: no TTL, on the memory and on the index that names it. Called before the value is
+-- written, as the one that fails where somebody put another type under the index's name.
 local function soil(memory, index, member)
-  redis.call('ZADD', index, 1, member)
+  redis.call('ZADD', index, '+inf', member)
   redis.call('PERSIST', index)
   redis.call('PERSIST', memory)
 end
 
--- An index lives as long as the longest-lived of its members, and has no TTL while one of them has none.
-local function expire_index(index, ttl)
-  if redis.call('ZCOUNT', index, 1, 1) == 0 and redis.call('PTTL', index) < ttl then
-    redis.call('PEXPIRE', index, ttl)
-  end
+-- A clean member's score is when Redis lets it go (milliseconds). The index forgets those that are gone, and goes itself
+-- with the last of them, unless one is not flushed.
+local function settle_member(index, member, ttl, now)
+  local now_ms = math.floor(now / 1000)
+  redis.call('ZADD', index, now_ms + ttl, member)
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', now_ms - 1000)
+  local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2]
+  if last ~= 'inf' then redis.call('PEXPIREAT', index, last) end
 end
 
-local function store_transient(key, index, member, head, body, ttl)
-  redis.call('ZADD', index, 0, member)
-  local value = 'T' .. ZERO .. head .. body
+local function store_transient(key, index, member, head, body, ttl, now)
   local milliseconds = math.max(math.floor(ttl * 1000), 1)
+  settle_member(index, member, milliseconds, now)
+  local value = 'T' .. ZERO .. head .. body
   redis.call('SET', key, value, 'PX', milliseconds)
-  expire_index(index, milliseconds)
   return value
 end
 
@@ -75,13 +78,16 @@ redis.register_function {
     if not m or is_expired(m, now) then m = { count = 0, accessed = now, created = now } end
     local expires = ttl > 0 and math.floor(now + ttl * 1000000) or 0
     local head = struct.pack(HEADER, expires, m.count, m.accessed, m.created, now)
-    if how == 'volatile' then return store_transient(KEYS[1], KEYS[2], member, head, ARGV[4], ttl) end
-    soil(KEYS[1], KEYS[2], member)
+    -- One that is in PostgreSQL, or will be, is replaced there too: or what it was would come back.
+    if how == 'volatile' and (not is_known(value) or m.transient or not parse_memory(value)) then
+      return store_transient(KEYS[1], KEYS[2], member, head, ARGV[4], ttl, now)
+    end
     local ms, seq = log_append(KEYS[3], 'V', agent, member)
+    soil(KEYS[1], KEYS[2], member)
     value = 'P' .. pack_stamp(ms, seq) .. head .. ARGV[4]
     redis.call('SET', KEYS[1], value)
     return value
-  end),
+  end, 4),
 }
 
 -- banshee1_get_memory: reads without counting.
@@ -134,8 +140,8 @@ redis.register_function {
       redis.call('ZREM', KEYS[2], ARGV[2])
       return redis.call('DEL', KEYS[1])
     end
-    soil(KEYS[1], KEYS[2], ARGV[2])
     local ms, seq = log_append(KEYS[3], 'V', ARGV[1], ARGV[2])
+    soil(KEYS[1], KEYS[2], ARGV[2])
     redis.call('SET', KEYS[1], 'A' .. pack_stamp(ms, seq))
     return 1
   end,

@@ -10,6 +10,7 @@ redis.register_function {
   callback = function(KEYS, ARGV)
     local key, kind, token, ttl = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
     if not token or #token ~= 8 then return invalid('token: not 8 bytes') end
+    if not is_ttl(ttl) then return invalid('ttl: not milliseconds') end
     if kind == 's' then
       local known = redis.call('HMGET', key, 'meta', 'absent', 'lease')
       if known[1] or known[2] then return RESIDENT end
@@ -39,6 +40,8 @@ redis.register_function {
 redis.register_function {
   function_name = 'banshee1_offer_state',
   callback = function(KEYS, ARGV)
+    if not is_ttl(ARGV[2]) then return invalid('ttl: not milliseconds') end
+    if #ARGV < 4 or #ARGV % 2 == 1 then return invalid('fields: a name without a value') end
     if redis.call('HGET', KEYS[1], 'lease') ~= ARGV[1] then return REFUSED end
     redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[1], unpack(ARGV, 3))
@@ -61,15 +64,16 @@ end
 redis.register_function {
   function_name = 'banshee1_offer_memory',
   callback = function(KEYS, ARGV)
+    if not is_ttl(ARGV[2]) then return invalid('ttl: not milliseconds') end
     local token, hot_ttl, member, value = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+    if not member or not value then return invalid('value: missing') end
     if redis.call('GET', KEYS[1]) ~= 'L' .. token then return REFUSED end
     local ttl = memory_ttl(value, hot_ttl, now_us())
     if ttl <= 0 then
       value, ttl = 'A' .. ZERO, hot_ttl
     end
     redis.call('SET', KEYS[1], value, 'PX', ttl)
-    redis.call('ZADD', KEYS[2], 'NX', 0, member)
-    expire_index(KEYS[2], hot_ttl)
+    settle_member(KEYS[2], member, ttl, now_us())
     return OK
   end,
 }
@@ -78,17 +82,22 @@ redis.register_function {
 local function settle_history(list, through, cap, hot_ttl)
   local header = parse_header(redis.call('LINDEX', list, 0))
   if not header then return end
-  local over = redis.call('LLEN', list) - 1 - cap
-  local drop = 0
-  if over > 0 then
-    for _, element in ipairs(redis.call('LRANGE', list, 1, over)) do
+  -- While something of it waits that is not the last element (a late one, an amended one), none of it may go.
+  if stamp_after(header.late, through) then return end
+  local over, drop = redis.call('LLEN', list) - 1 - cap, 0
+  while drop < over do
+    local front = redis.call('LRANGE', list, drop + 1, math.min(drop + CHUNK, over))
+    local flushed = 0
+    for _, element in ipairs(front) do
       if stamp_after(stamp_in(element), through) then break end
-      drop = drop + 1
+      flushed = flushed + 1
       if is_from(element, header.from_us, header.from_stamp) then
         local ms, seq = struct.unpack('>I6I2', element)
         header.from_us, header.from_stamp = time_in(element), pack_stamp(ms, seq + 1)
       end
     end
+    drop = drop + flushed
+    if flushed < #front then break end
   end
   if drop > 0 then
     header.trims = header.trims + 1
@@ -96,7 +105,6 @@ local function settle_history(list, through, cap, hot_ttl)
     redis.call('LPUSH', list, pack_header(header))
   end
   local newest = redis.call('LINDEX', list, -1)
-  if stamp_after(header.late, through) then return end
   if string.byte(newest) ~= 255 and stamp_after(stamp_in(newest), through) then return end
   redis.call('PEXPIRE', list, hot_ttl)
 end
@@ -116,15 +124,14 @@ local function settle_memory(memory, index, accesses, flushed, agent, member, ho
   local value = redis.call('GET', memory)
   if not value or string.sub(value, 1, 33) ~= flushed then return end
   redis.call('SREM', accesses, agent .. member)
-  local ttl = memory_ttl(value, hot_ttl, now_us())
+  local now = now_us()
+  local ttl = memory_ttl(value, hot_ttl, now)
   if ttl > 0 then
     redis.call('PEXPIRE', memory, ttl)
-    redis.call('ZADD', index, 0, member)
   else
     redis.call('DEL', memory)
-    redis.call('ZREM', index, member)
   end
-  expire_index(index, hot_ttl)
+  settle_member(index, member, ttl, now)
 end
 
 local SETTLE = {
@@ -138,13 +145,15 @@ local SETTLE = {
   m = { keys = 2, args = 3, run = function(k, a, _, hot_ttl, accesses)
     settle_memory(k[1], k[2], accesses, a[3], a[1], a[2], hot_ttl)
   end },
-  -- poison in a history: KEYS list; ARGV element
+  -- what leaves a history otherwise (poison, expired): KEYS list; ARGV element
   p = { keys = 1, args = 1, run = function(k, a) redis.call('LREM', k[1], 1, a[1]) end },
+  -- a memory that was read and cannot be carried: ARGV agent, member
+  x = { keys = 0, args = 2, run = function(_, a, _, _, accesses) redis.call('SREM', accesses, a[1] .. a[2]) end },
 }
 
--- The entries of the log from first to last, and the digest of ids and contents.
-local function log_range(log, first, last)
-  local entries = redis.call('XRANGE', log, first, last)
+-- The entries of the log up to the last, which are those that will be trimmed, and the digest of ids and contents.
+local function log_range(log, last)
+  local entries = redis.call('XRANGE', log, '-', last)
   local parts = {}
   for _, entry in ipairs(entries) do
     parts[#parts + 1] = entry[1]
@@ -152,6 +161,55 @@ local function log_range(log, first, last)
   end
   return entries, redis.sha1hex(table.concat(parts))
 end
+
+-- What is ours of an entry goes to the dead letters; somebody else's may have any number of fields.
+local function bury(dead, entry, reason)
+  local fields = { k = '', p = '' }
+  for i = 1, #entry[2], 2 do
+    if fields[entry[2][i]] then fields[entry[2][i]] = entry[2][i + 1] end
+  end
+  redis.call('XADD', dead, '*', 'id', entry[1], 'reason', reason, 'k', fields.k, 'p', fields.p)
+end
+
+-- The items of a settlement, each with what to run on which keys and arguments; nil and what is wrong.
+local function items_of(KEYS, ARGV, a)
+  local items, k = {}, 4
+  while a <= #ARGV do
+    local kind = SETTLE[ARGV[a]]
+    if not kind then return nil, 'item: unknown' end
+    if #KEYS < k + kind.keys - 1 or #ARGV < a + kind.args then return nil, 'item: cut short' end
+    items[#items + 1] = {
+      run = kind.run, keys = { unpack(KEYS, k, k + kind.keys - 1) }, args = { unpack(ARGV, a + 1, a + kind.args) },
+    }
+    k, a = k + kind.keys, a + 1 + kind.args
+  end
+  return items
+end
+
+-- banshee1_log_head: the oldest entries of a log, as many as one flush should carry: mark-clean reads them all again.
+--   KEYS   log
+--   ARGV   most entries, most bytes (one entry comes whatever its size)
+--   reply  entries as of XRANGE
+redis.register_function {
+  function_name = 'banshee1_log_head',
+  callback = function(KEYS, ARGV)
+    local most, bytes = number_in(ARGV[1], 1, 100000), number_in(ARGV[2], 1, 2 ^ 40)
+    if not most or not bytes then return invalid('most: not a number') end
+    local head, start, step = {}, '-', 8
+    while #head < most do
+      local page = redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', math.min(step, most - #head))
+      for _, entry in ipairs(page) do
+        for _, text in ipairs(entry[2]) do bytes = bytes - #text end
+        if bytes < 0 and #head > 0 then return head end
+        head[#head + 1] = entry
+      end
+      if #page < step then break end
+      start, step = '(' .. page[#page][1], 128
+    end
+    return head
+  end,
+  flags = { 'no-writes', 'allow-oom' },
+}
 
 -- banshee1_mark_clean: forgets the part of the log that is committed in PostgreSQL, and lets clean keys go.
 -- The log is compared by content: after a failover an id can stand for something else, which nobody has flushed.
@@ -165,10 +223,14 @@ redis.register_function {
   callback = function(KEYS, ARGV)
     local log, dead, accesses = KEYS[1], KEYS[2], KEYS[3]
     local first, last, hot_ttl, letters = ARGV[1], ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
+    if not is_ttl(ARGV[4]) then return invalid('ttl: not milliseconds') end
+    if not letters then return invalid('letters: not a number') end
+    local items, wrong = items_of(KEYS, ARGV, 6 + 2 * letters)
+    if not items then return invalid(wrong) end
     local entries, through = {}, ZERO
     if first ~= '' then
       local digest
-      entries, digest = log_range(log, first, last)
+      entries, digest = log_range(log, last)
       if digest ~= ARGV[3] then return CHANGED end
       local ms, seq = string.match(last, '^(%d+)-(%d+)$')
       through = pack_stamp(tonumber(ms), tonumber(seq))
@@ -177,17 +239,12 @@ redis.register_function {
     for i = 6, 5 + 2 * letters, 2 do reasons[ARGV[i]] = ARGV[i + 1] end
     for _, entry in ipairs(entries) do
       if reasons[entry[1]] then
-        redis.call('XADD', dead, '*', 'id', entry[1], 'reason', reasons[entry[1]], unpack(entry[2]))
+        pcall(bury, dead, entry, reasons[entry[1]])
       end
     end
-    local k, a = 4, 6 + 2 * letters
-    while a <= #ARGV do
-      local item = SETTLE[ARGV[a]]
-      if not item then return invalid('item: unknown') end
-      local keys, args = { unpack(KEYS, k, k + item.keys - 1) }, { unpack(ARGV, a + 1, a + item.args) }
+    for _, item in ipairs(items) do
       -- A key that somebody broke (another type) must not keep the log from being trimmed.
-      pcall(item.run, keys, args, through, hot_ttl, accesses)
-      k, a = k + item.keys, a + 1 + item.args
+      pcall(item.run, item.keys, item.args, through, hot_ttl, accesses)
     end
     if first == '' then return 0 end
     local ms, seq = string.match(last, '^(%d+)-(%d+)$')

@@ -3,7 +3,8 @@ some of them. It knows how to be written (rows) and how to be forgotten (settlem
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
@@ -30,7 +31,7 @@ class Load:
 
     keys: ShardKeys
     entries: list[Entry]
-    accessed: list[Member]
+    accessed: list[bytes]
     settings: Settings
     most: int
     states: set[UUID] = field(default_factory=set)
@@ -38,13 +39,15 @@ class Load:
     messages: set[UUID] = field(default_factory=set)
     events: set[UUID] = field(default_factory=set)
     dead: dict[bytes, str] = field(default_factory=dict)
-    expired: int = 0
+    expired: set[bytes] = field(default_factory=set)
     by_stamp: dict[int, Entry] = field(default_factory=dict)
     values: dict[Member, bytes] = field(default_factory=dict)
     stamps: dict[UUID, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.members.update(self.accessed)
+        for raw in self.accessed:
+            with suppress(ValueError):  # what has no agent or no name is forgotten with the settlement
+                self.members.add((UUID(bytes=raw[:16]), raw[16:].decode()))
 
     @property
     def is_cut_short(self) -> bool:
@@ -77,15 +80,14 @@ class Load:
         if entry.kind == "M":
             self.messages.add(agent)
             message = wire.message_of(agent, element)
-            self._refuse(unstorable(message.record.role, message.record.content))
-            if self._is_kept(message.at_us, self.settings.message_retention_days, now_us):
+            self._refuse(unstorable(message.record.role, message.record.content, message.record.tokens_used))
+            if self._is_kept(entry, message.at_us, self.settings.message_retention_days, now_us):
                 batch.messages.append(MessageRow.of(message))
         elif entry.kind == "E":
             self.events.add(agent)
+            self.states.add(agent)  # before it is read: what cannot be has changed the state all the same
             event = wire.event_of(agent, element)
-            if event.placed.record.mode != "record":
-                self.states.add(agent)
-            if self._is_kept(event.placed.at_us, self.settings.event_retention_days, now_us):
+            if self._is_kept(entry, event.placed.at_us, self.settings.event_retention_days, now_us):
                 batch.events.append(EventRow.of(event.placed, event.after))
         else:
             self.messages.add(agent)
@@ -98,9 +100,10 @@ class Load:
         if reason:
             raise wire.Undecodable(reason)
 
-    def _is_kept(self, at_us: int, days: int | None, now_us: int) -> bool:
+    def _is_kept(self, entry: Entry, at_us: int, days: int | None, now_us: int) -> bool:
         kept = days is None or at_us >= now_us - days * DAY_US
-        self.expired += not kept
+        if not kept:
+            self.expired.add(entry.id)
         return kept
 
     def add_state(self, agent: UUID, flat: list[bytes] | BansheeError, batch: Batch) -> None:
@@ -151,11 +154,8 @@ class Load:
     def settlement(self) -> Settlement:
         """What mark-clean must do about the keys that were carried."""
         settlement, settings = Settlement(), self.settings
-        for entry in self.entries:
-            if entry.id in self.dead and entry.stamp in self.by_stamp and entry.kind in "ME":
-                keys = self._keys(entry.agent)
-                key = keys.messages if entry.kind == "M" else keys.events
-                settlement.poison(key, wire.element_of(entry.stamp, entry.payload))
+        for key, element in self._leaving():
+            settlement.drop(key, element)
         for agent in self.messages:
             settlement.history(self._keys(agent).messages, settings.message_cap)
         for agent in self.events:
@@ -164,7 +164,19 @@ class Load:
             settlement.state(self._keys(agent), stamp)
         for (agent, name), raw in self.values.items():
             settlement.memory(self._keys(agent), name, raw)
+        carried = {agent.bytes + name.encode() for agent, name in self.values}
+        for raw in set(self.accessed) - carried:
+            settlement.unread(raw)
         return settlement
+
+    def _leaving(self) -> Iterator[tuple[str, bytes]]:
+        """The lists' elements that do not stay: dead letters, and what is beyond retention."""
+        for entry in self.entries:
+            leaves = entry.id in self.dead or entry.id in self.expired
+            if leaves and entry.stamp in self.by_stamp and entry.kind in "ME":
+                keys = self._keys(entry.agent)
+                key = keys.messages if entry.kind == "M" else keys.events
+                yield key, wire.element_of(entry.stamp, entry.payload)
 
     def _keys(self, agent: UUID) -> AgentKeys:
         return agent_keys(agent, self.settings.shards)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import Batch, Written
-from banshee_memory.errors import ColdStoreUnavailable
+from banshee_memory.errors import BansheeError, ColdStoreUnavailable, ConfigurationError
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import agent_keys, shard_keys, shard_of
@@ -23,9 +24,10 @@ from banshee_memory.records import FlushReport
 from banshee_memory.settings import Settings
 from banshee_memory.tiering.batch import Load, loads_by_shard
 
+T = TypeVar("T")
 _SHARD_ENTRIES = 1_000
-"""The longest part of one log that mark-clean compares at once: Redis does nothing else meanwhile."""
-_BATCH_BYTES = 64_000_000
+_SHARD_BYTES = 1_000_000
+"""The largest part of one log that mark-clean compares at once: Redis does nothing else meanwhile."""
 
 
 class Drain:
@@ -35,7 +37,6 @@ class Drain:
         self._settings = settings
         self._hot = hot
         self._cold = cold
-        self._entry_bytes = 300.0
 
     def flush(self, agent_id: UUID | None = None) -> FlushReport:
         """Carries everything that was acknowledged before this call; waits for others that flush the same shards.
@@ -71,9 +72,9 @@ class Drain:
         """The shards that have something to carry."""
         numbers = range(self._settings.shards)
         every = [shard_keys(number) for number in numbers]
-        lengths = self._hot.run_all([calls.log_length(keys) for keys in every])
-        counts = self._hot.run_all([calls.accesses_waiting(keys) for keys in every])
-        return [n for n, entries, accesses in zip(numbers, lengths, counts, strict=True) if entries or accesses]
+        lengths = self._hot.try_all([calls.log_length(keys) for keys in every])
+        counts = self._hot.try_all([calls.accesses_waiting(keys) for keys in every])
+        return [n for n, *waits in zip(numbers, lengths, counts, strict=True) if any(map(_or_none, waits))]
 
     def carry(self, shards: Sequence[int], wait: float | None) -> tuple[FlushReport, Mapping[int, Load]]:
         """One transaction over these shards, and the marking clean after it."""
@@ -92,10 +93,12 @@ class Drain:
         can hold entries that nobody flushed."""
         keys = [shard_keys(shard) for shard in shards]
         count = self._entries_a_shard(len(shards))
-        heads = self._hot.run_all([calls.log_head(k, count) for k in keys])
-        accessed = self._hot.run_all([calls.accessed(k, count) for k in keys])
-        loads = [Load(*part, self._settings, count) for part in zip(keys, heads, accessed, strict=True)]
-        self._learn_size(loads)
+        heads = self._hot.try_all([calls.log_head(k, count, _SHARD_BYTES) for k in keys])
+        accessed = self._hot.try_all([calls.accessed(k, count) for k in keys])
+        loads = [
+            Load(k, _or_none(head) or [], _or_none(read) or [], self._settings, count)
+            for k, head, read in zip(keys, heads, accessed, strict=True)
+        ]
         now_us = self._hot.run(calls.now())
         for load in loads:
             load.sort_into(batch, now_us)
@@ -114,27 +117,23 @@ class Drain:
             load.add_memory(member, raw, batch, now_us)
 
     def _entries_a_shard(self, shards: int) -> int:
-        most = min(self._settings.flush_batch, _BATCH_BYTES / self._entry_bytes) / max(shards, 1)
-        return min(max(int(most), 1), _SHARD_ENTRIES)
-
-    def _learn_size(self, loads: Sequence[Load]) -> None:
-        entries = [entry for load in loads for entry in load.entries]
-        if entries:
-            self._entry_bytes = max(sum(entry.size for entry in entries) / len(entries), 1.0)
+        return min(max(self._settings.flush_batch // max(shards, 1), 1), _SHARD_ENTRIES)
 
     def _mark_clean(self, loads: Mapping[int, Load]) -> None:
         # A log that is not what was read (CHANGED) was trimmed by another flush, or is another server's after a
         # failover: nothing is done to it, and the next pass reads it again.
-        self._hot.run_all(
+        replies = self._hot.try_all(
             [
                 calls.mark_clean(load.keys, load.entries, load.settlement(), self._settings.hot_ttl, load.dead)
                 for load in loads.values()
-                if load.entries or load.values
+                if load.entries or load.accessed
             ]
         )
+        for reply in replies:
+            _or_none(reply)
 
     def _newest(self, shards: Sequence[int]) -> dict[int, int]:
-        tails = self._hot.run_all([calls.log_tail(shard_keys(shard)) for shard in shards])
+        tails = map(_or_none, self._hot.try_all([calls.log_tail(shard_keys(shard)) for shard in shards]))
         return {shard: tail[0].stamp if tail else 0 for shard, tail in zip(shards, tails, strict=True)}
 
     def _is_behind(self, load: Load | None, target: int) -> bool:
@@ -150,6 +149,15 @@ def _report(written: Written, loads: Mapping[int, Load]) -> FlushReport:
         states=written.states,
         memories=written.memories,
         duplicates=written.duplicates,
-        expired=sum(load.expired for load in loads.values()),
+        expired=sum(len(load.expired) for load in loads.values()),
         poisoned=sum(len(load.dead) for load in loads.values()),
     )
+
+
+def _or_none(reply: T | BansheeError) -> T | None:
+    """A shard whose keys somebody broke (another type) must not keep the others from being flushed."""
+    if isinstance(reply, ConfigurationError):
+        return None
+    if isinstance(reply, BansheeError):
+        raise reply
+    return reply

@@ -82,18 +82,23 @@ def _living(stored: StoredMemory | None) -> StoredMemory | None:
 def delete(residency: Residency, keys: AgentKeys, memory_type: str, key: str, level: Durability) -> Steps[bool]:
     """Deletes; False where there was none."""
     call = calls.delete_memory(keys, memory_type, key)
-    deleted = yield from insist(call, lambda: rehydrate(residency, keys, memory_type, key), level)
+    # A full Redis still deletes, but what it does not hold it has no room to bring in.
+    deleted = yield from insist(call, lambda: rehydrate(residency, keys, memory_type, key, must=True), level)
     return bool(deleted)
 
 
-def rehydrate(residency: Residency, keys: AgentKeys, memory_type: str, key: str) -> Steps[StoredMemory | None]:
-    """Brings a memory in, or its absence; see `states.rehydrate`."""
+def rehydrate(
+    residency: Residency, keys: AgentKeys, memory_type: str, key: str, *, must: bool = False
+) -> Steps[StoredMemory | None]:
+    """Brings a memory in, or its absence; see `states.rehydrate`. `must`: HotStoreFull where Redis has no room."""
     settings, member = residency.settings, member_of(memory_type, key)
     now_us = yield calls.now()
     query = reads.memory_of(keys.agent, memory_type, key, now_us)
     try:
         token = yield calls.lease(keys.memory(member), "m", os.urandom(8), settings.lease_ttl)
     except HotStoreFull:
+        if must:
+            raise
         return (yield query)  # type: ignore[no-any-return]
     if token is RESIDENT:
         return None

@@ -78,7 +78,7 @@ def backlog(settings: Settings, hot: HotStore) -> Backlog:
     """What is only in Redis. Bytes are estimated from the entry that waits longest in each shard."""
     shards = [shard_keys(number) for number in range(settings.shards)]
     lengths = hot.run_all([calls.log_length(keys) for keys in shards])
-    heads = hot.run_all([calls.log_head(keys, 1) for keys in shards])
+    heads = hot.run_all([calls.log_head(keys, 1, 1) for keys in shards])
     waiting = [(count, head[0]) for count, head in zip(lengths, heads, strict=True) if head]
     if not waiting:
         return Backlog(records=0, bytes=0, oldest_age=None)

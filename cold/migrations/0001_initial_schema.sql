@@ -133,7 +133,7 @@ CREATE TABLE conversation_messages (
 -- that serializes those who create the same: a second lock, on something else, could be taken in another order by
 -- banshee_drop_partitions and end in a deadlock.
 CREATE FUNCTION banshee_ensure_partition(parent text, lower timestamptz, upper timestamptz) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     child text := format('%s_%s', parent, to_char(lower AT TIME ZONE 'UTC', 'YYYYMMDD'));
 BEGIN
@@ -154,7 +154,7 @@ END $$;
 
 -- Drops the partitions of `parent` that lie wholly before `cutoff`; returns their names.
 CREATE FUNCTION banshee_drop_partitions(parent text, cutoff timestamptz) RETURNS SETOF text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     child record;
 BEGIN
@@ -173,6 +173,18 @@ BEGIN
             RETURN NEXT child.name;
         END IF;
     END LOOP;
+END $$;
+
+-- These two run with their owner's rights: nobody else may call them until the owner says who, and what they name is
+-- looked up where this schema is, never in what a caller made.
+REVOKE ALL ON FUNCTION banshee_ensure_partition(text, timestamptz, timestamptz),
+                       banshee_drop_partitions(text, timestamptz) FROM PUBLIC;
+DO $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION banshee_ensure_partition(text, timestamptz, timestamptz)
+                    SET search_path = pg_catalog, %I, pg_temp', current_schema());
+    EXECUTE format('ALTER FUNCTION banshee_drop_partitions(text, timestamptz)
+                    SET search_path = pg_catalog, %I, pg_temp', current_schema());
 END $$;
 
 -- The words of a message for a search. A tsvector holds a megabyte of them; of what has more, the beginning is searched.

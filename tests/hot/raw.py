@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from banshee_memory.emotions import StoredState
+from banshee_memory.hot import calls, wire
 from banshee_memory.hot.calls import Argument, Call
 from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.keys import AgentKeys
 from tests.own_servers import CLOCK_KEY
 
 
@@ -38,3 +41,9 @@ class Server:
     def ttl(self, key: str) -> int:
         """Milliseconds; −1 for ever, −2 no such key."""
         return int(self.command("PTTL", key))
+
+
+def stored_state(hot: HotStore, keys: AgentKeys) -> StoredState | None:
+    """A state as it is stored: what was felt and when, undecayed."""
+    flat = hot.run(calls.state_hash(keys))
+    return wire.state_of(flat)

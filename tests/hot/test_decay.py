@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -34,7 +35,7 @@ def a_gap(rng: random.Random) -> int:
     return rng.choice((rng.choice(GAPS), int(10 ** rng.uniform(0, 14.5))))
 
 
-def clock(us: int) -> Call[object]:
+def clock(us: int) -> Call[Any]:
     return Call(("SET", CLOCK_KEY, us), lambda reply: reply)
 
 
@@ -42,7 +43,7 @@ def clock(us: int) -> Call[object]:
 def test_the_server_decays_as_python_does(hot: HotStore, seed: int) -> None:
     rng = random.Random(seed)
     cases = [(agent_keys(uuid4(), 64), a_state(rng), a_gap(rng)) for _ in range(BATCH)]
-    batch: list[Call[object]] = []
+    batch: list[Call[Any]] = []
     for keys, state, gap in cases:
         # Adding nothing makes the server work out what is left, and store that.
         nothing = dict.fromkeys(Emotion, 0.0)

@@ -1,4 +1,4 @@
-"""The daemon as a process: it carries, drains when it is told to stop, waits for servers that are down, and logs in words."""
+"""The daemon as a process: it carries, drains when it is told to stop, waits for servers that are down."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,15 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from banshee_memory import ColdStoreUnavailable, FlushReport, HotStoreUnavailable, MemoryPlugin, NewMessage, Settings
+from banshee_memory import (
+    Backlog,
+    ColdStoreUnavailable,
+    FlushReport,
+    HotStoreUnavailable,
+    MemoryPlugin,
+    NewMessage,
+    Settings,
+)
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import shard_keys
@@ -168,9 +177,8 @@ def test_what_it_cannot_carry_is_left_and_told(redis_url: str, urls: tuple[str, 
     with own_redis(like=redis_url) as redis, own_database(urls[1], SETTINGS) as database:
         with MemoryPlugin(database, redis, settings=SETTINGS) as memory:
             memory.conversations.save_message(agent, "user", SECRET)
-        with started(
-            "daemon", urls=(redis, f"{database}&port=1" if "?" in database else f"{database}?port=1")
-        ) as process:
+        elsewhere = f"{database}{'&' if '?' in database else '?'}port=1"
+        with started("daemon", urls=(redis, elsewhere)) as process:
             event_of(process, "job put off")
             process.terminate()
             left = event_of(process, "stopped with records left in Redis")
@@ -278,8 +286,6 @@ class Sweeps:
 def test_a_flush_goes_on_while_much_is_left(
     monkeypatch: pytest.MonkeyPatch, backlog: int, reports: list[FlushReport], sweeps: int
 ) -> None:
-    from banshee_memory.records import Backlog
-
     found = Backlog(records=backlog, bytes=0, oldest_age=None)
     monkeypatch.setattr(daemons, "backlog", lambda settings, hot: found)
     drain = Sweeps(*reports)
@@ -319,7 +325,5 @@ def test_the_log_is_for_people_on_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_it_is_imported_without_its_scheduler() -> None:
-    import sys
-
-    code = "import sys, banshee_memory.tiering.daemon; print({'apscheduler', 'structlog', 'psycopg'} & {*sys.modules})"
+    code = "import sys, banshee_memory.tiering.daemon; print({'apscheduler', 'structlog'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -44,7 +44,8 @@ def message(agent: UUID | str, content: str, **more: Any) -> MessageLine:
 
 
 def event(agent: UUID | str, **more: Any) -> EventLine:
-    return EventLine(**{"agent": str(agent), "event": HAPPENED, "emotions": {"joy": 0.5}} | more)
+    fields: dict[str, Any] = {"agent": str(agent), "event": HAPPENED, "emotions": {"joy": 0.5}}
+    return EventLine(**fields | more)
 
 
 def said(memory: MemoryPlugin, agent: UUID) -> list[str]:
@@ -92,7 +93,8 @@ def test_every_kind_is_judged(memory: MemoryPlugin, line: Line) -> None:
 
 
 def test_the_expired_are_skipped_and_counted(memory: MemoryPlugin, agent: UUID) -> None:
-    lines = [message(agent, "old", ago=91 * 86_400), event(agent, ago=31 * 86_400), message(agent, "new", ago=60)]
+    old: list[Line] = [message(agent, "old", ago=91 * 86_400), event(agent, ago=31 * 86_400)]
+    lines = [*old, message(agent, "new", ago=60)]
     assert memory.import_(lines, skip_expired=True) == ImportReport(agents=1, messages=1, skipped=2)
     assert said(memory, agent) == ["new"]
 

@@ -1,0 +1,363 @@
+"""Random lives of a few agents, moved between the tiers at random, against a plain model of what they should be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+
+from banshee_memory import (
+    AsyncMemoryPlugin,
+    CustomEvent,
+    Emotion,
+    EmotionalEventRecord,
+    EmotionalState,
+    MemoryPlugin,
+    MemoryRecord,
+    NewMessage,
+)
+from banshee_memory.emotions import StoredState, arousal_of, valence_of
+from banshee_memory.hot import calls, wire
+from banshee_memory.hot.calls import Call
+from banshee_memory.stamps import from_us, to_us
+from tests.clients import awaited
+from tests.own_servers import CLOCK_KEY
+from tests.tiering.model import FLOOR, Agent, Happened, Known, Said
+from tests.tiers import Tiers
+
+EMOTIONS = (Emotion.JOY, Emotion.FEAR, Emotion.LOVE, Emotion.PITY)
+KINDS = ("fact", "goal")
+KEYS = ("a", "b:c", "{17}")
+WORDS = ("fox", "foxes", "hound", "hounds", "badger", "sleeps")
+ROLES = ("user", "assistant", "tool")
+STEPS_OF_TIME = (0, 1, 999, 500_000, 1_000_000, 60_000_000, 3_600_000_000)
+DATA = (None, 0, 1.5, "one two", [1, {"a": None}], {"a": 1, "b": "ü🦊"})
+EVENT = CustomEvent(event_type="happened", data={"n": 1})
+
+agents = st.integers(0, 2)
+clients = st.integers(0, 1)
+gaps = st.sampled_from((0, 1_000, 1_500, 2_000_000, 2_000_001, 86_400_000_000))
+intensities = st.one_of(st.sampled_from((0.0, 1.0, 0.5, FLOOR)), st.floats(0, 1))
+changes = st.dictionaries(st.sampled_from(EMOTIONS), intensities, max_size=3)
+signed = st.dictionaries(st.sampled_from(EMOTIONS), st.floats(-1, 1), max_size=3)
+rates = st.dictionaries(st.sampled_from(EMOTIONS), st.sampled_from((0.0, 1.0, 0.5, 1e-6)), max_size=2)
+contents = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
+limits = st.sampled_from((1, 2, 3, 5, 6, 100))
+
+
+class World(NamedTuple):
+    """The two clients, and both tiers to look behind them."""
+
+    clients: tuple[MemoryPlugin, MemoryPlugin]
+    tiers: Tiers
+
+
+@pytest.fixture(scope="module")
+def world(own_urls: tuple[str, str], tiers: Tiers) -> Iterator[World]:
+    redis, database = own_urls
+    with MemoryPlugin(database, redis, settings=tiers.settings) as plugin, asyncio.Runner() as runner:
+        twin = AsyncMemoryPlugin(database, redis, settings=tiers.settings)
+        yield World((plugin, awaited(twin, runner)), tiers)
+        runner.run(twin.aclose())
+    tiers.hot.run(Call(("DEL", CLOCK_KEY), int))
+
+
+def close(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> bool:
+    """Equal to 1e-9; what is within that of the floor may be gone for one and not for the other."""
+    for key in ours.keys() | theirs.keys():
+        low, high = sorted((ours.get(key, 0.0), theirs.get(key, 0.0)))
+        if high - low > 1e-9 and not (low == 0.0 and high < FLOOR + 1e-9):
+            return False
+    return True
+
+
+class Lives(RuleBasedStateMachine):
+    """Each rule does something to an agent and to its model, or compares them."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.models = [Agent() for _ in range(3)]
+        shared = uuid4().int & 0xFFFFFFFF
+        # The first two share a shard, and so a log.
+        self.ids = [UUID(int=uuid4().int >> 32 << 32 | shared) for _ in range(2)] + [uuid4()]
+        self.now = to_us(datetime.now(UTC) - timedelta(days=30))
+        self.wait(0)
+
+    def client(self, number: int) -> MemoryPlugin:
+        return self.world.clients[number]
+
+    # --- time and tiers ---
+
+    @rule(us=st.sampled_from(STEPS_OF_TIME))
+    def wait(self, us: int) -> None:
+        self.now += us
+        self.world.tiers.hot.run(Call(("SET", CLOCK_KEY, self.now), bytes))
+
+    @rule(a=agents, c=clients)
+    def flush(self, a: int, c: int) -> None:
+        self.client(c).flush(self.ids[a])
+
+    @rule(c=clients)
+    def flush_all(self, c: int) -> None:
+        self.client(c).flush()
+
+    @rule(a=agents, c=clients)
+    def evict(self, a: int, c: int) -> None:
+        assert self.client(c).evict(self.ids[a]).kept == 0
+
+    @rule(a=agents)
+    def redis_evicts_by_itself(self, a: int) -> None:
+        self.world.tiers.drop(self.ids[a])
+
+    @rule(a=agents, c=clients)
+    def rehydrate(self, a: int, c: int) -> None:
+        self.client(c).rehydrate(self.ids[a])
+
+    @rule(a=agents, c=clients)
+    def leave_and_come_back(self, a: int, c: int) -> None:
+        """What is stored of a state, values and times, is exactly the same afterwards."""
+        before = self.stored_state(a)
+        self.client(c).evict(self.ids[a])
+        self.client(c).rehydrate(self.ids[a])
+        if before is not None:
+            assert self.stored_state(a) == before
+
+    def stored_state(self, a: int) -> StoredState | None:
+        flat = self.world.tiers.hot.run(calls.state_hash(self.world.tiers.keys(self.ids[a])))
+        return wire.state_of(flat)
+
+    # --- emotions ---
+
+    @rule(a=agents, c=clients, emotions=changes, own=rates, ago=gaps)
+    def save_state(self, a: int, c: int, emotions: dict[Emotion, float], own: dict[Emotion, float], ago: int) -> None:
+        state = EmotionalState(emotions, own, from_us(self.now - ago))
+        self.client(c).emotions.save_state(self.ids[a], state)
+        self.models[a].save_state(state, self.now - ago, self.now)
+
+    @rule(a=agents, c=clients)
+    def load_state(self, a: int, c: int) -> None:
+        state = self.client(c).emotions.load_state(self.ids[a])
+        model = self.models[a]
+        if model.felt is None:
+            assert state is None
+        else:
+            assert state is not None
+            assert state.last_updated == from_us(self.now)
+            assert state.decay_rates == model.rates
+            assert close(state.emotions, model.feels(self.now))
+
+    @rule(a=agents, c=clients, amounts=signed)
+    def add_emotions(self, a: int, c: int, amounts: dict[Emotion, float]) -> None:
+        state = self.client(c).emotions.update_emotions(self.ids[a], amounts)
+        self.models[a].change(amounts, "add", self.now, self.now)
+        assert close(state.emotions, self.models[a].feels(self.now))
+
+    @rule(a=agents, c=clients, amounts=changes)
+    def set_emotions(self, a: int, c: int, amounts: dict[Emotion, float]) -> None:
+        state = self.client(c).emotions.update_emotions(self.ids[a], amounts, mode="set")
+        self.models[a].change(amounts, "set", self.now, self.now)
+        assert close(state.emotions, self.models[a].feels(self.now))
+
+    @rule(a=agents, c=clients, named=changes, mode=st.sampled_from(("set", "add", "record")), ago=gaps)
+    def save_event(self, a: int, c: int, named: dict[Emotion, float], mode: Any, ago: int) -> None:
+        occurred = from_us(self.now - ago) if ago else None
+        record = self.client(c).emotions.save_event(self.ids[a], EVENT, named, mode=mode, occurred_at=occurred)
+        assert occurred in (None, record.occurred_at)
+        place = to_us(record.occurred_at)
+        self.check_event(record, self.models[a].happen(EVENT, named, mode, self.now - ago, place, self.now))
+
+    def check_event(self, record: EmotionalEventRecord, model: Happened) -> None:
+        assert (to_us(record.occurred_at), record.event) == (model.at, model.event)
+        assert record.resulting_emotions == model.named
+        measured = dict(enumerate((record.intensity, record.intensity_delta)))
+        after, before = sum(model.after.values()), sum(model.before.values())
+        assert close({k: abs(v) for k, v in measured.items()}, {0: after, 1: abs(after - before)})
+        if after > 2 * FLOOR and before > 2 * FLOOR:
+            valence, arousal = valence_of(model.after), arousal_of(model.after)
+            assert record.valence == pytest.approx(valence, abs=1e-6)
+            assert record.arousal == pytest.approx(arousal, abs=1e-6)
+            assert record.valence_delta == pytest.approx(valence - valence_of(model.before), abs=1e-6)
+            assert record.arousal_delta == pytest.approx(arousal - arousal_of(model.before), abs=1e-6)
+
+    @rule(a=agents, c=clients, limit=limits)
+    def event_history(self, a: int, c: int, limit: int) -> None:
+        records = self.client(c).emotions.get_event_history(self.ids[a], limit)
+        models = self.models[a].event_history()[::-1][:limit]
+        for record, model in zip(records, models, strict=True):
+            self.check_event(record, model)
+
+    @rule(a=agents, c=clients)
+    def trends(self, a: int, c: int) -> None:
+        points = self.client(c).emotions.get_emotional_trends(self.ids[a], hours=12)
+        models = [m for m in self.models[a].event_history() if m.at >= self.now - 12 * 3_600_000_000]
+        assert [to_us(point.at) for point in points] == [model.at for model in models]
+
+    # --- conversations ---
+
+    @rule(
+        a=agents,
+        c=clients,
+        said=st.lists(
+            st.tuples(contents, st.sampled_from(ROLES), st.none() | st.integers(0, 9), st.booleans(), gaps),
+            min_size=1,
+            max_size=4,
+        ),
+    )
+    def save_messages(self, a: int, c: int, said: list[tuple[str, str, int | None, bool, int]]) -> None:
+        batch = [
+            NewMessage(
+                role=role,
+                content=content,
+                tokens_used=tokens,
+                metadata={"n": tokens},
+                emotional_context="current" if felt else None,
+                created_at=from_us(self.now - ago) if ago else None,
+            )
+            for content, role, tokens, felt, ago in said
+        ]
+        ids = self.client(c).conversations.save_messages(self.ids[a], batch)
+        feels = {e.value: i for e, i in self.models[a].feels(self.now).items()}
+        for message, (content, role, tokens, felt, ago) in zip(ids, said, strict=True):
+            at = self.now - ago if ago else (message.int >> 80) * 1_000
+            context = feels if felt else None
+            self.models[a].say(Said(at, 0, message, role, content, {"n": tokens}, tokens, context))
+
+    @rule(a=agents, c=clients, limit=limits)
+    def history(self, a: int, c: int, limit: int) -> None:
+        read = self.client(c).conversations.get_history(self.ids[a], limit)
+        self.check_messages(read, self.models[a].history()[-limit:])
+
+    @precondition(lambda self: any(model.messages for model in self.models))
+    @rule(a=agents, c=clients, limit=limits, data=st.data())
+    def history_before(self, a: int, c: int, limit: int, data: st.DataObject) -> None:
+        every = self.models[a].history()
+        if every:
+            index = data.draw(st.integers(0, len(every) - 1))
+            read = self.client(c).conversations.get_history(self.ids[a], limit, before=every[index].id)
+            self.check_messages(read, every[:index][-limit:])
+
+    def check_messages(self, read: list[Any], models: list[Said]) -> None:
+        assert [m.id for m in read] == [m.id for m in models]
+        for message, model in zip(read, models, strict=True):
+            assert (message.role, message.content, message.metadata) == (model.role, model.content, model.metadata)
+            assert (message.tokens_used, to_us(message.created_at)) == (model.tokens, model.at)
+            assert (message.emotional_context is None) == (model.context is None)
+            assert close(message.emotional_context or {}, model.context or {})
+
+    @rule(a=agents, c=clients, sought=st.sampled_from(("fox", "hound", "badger")), without=st.booleans(), limit=limits)
+    def search(self, a: int, c: int, sought: str, without: bool, limit: int) -> None:
+        query = f"{sought} -sleeps" if without else sought
+        found = self.client(c).conversations.search_messages(self.ids[a], query, limit)
+        matching = {
+            m.id
+            for m in self.models[a].messages
+            if sought in m.words and not (without and m.words & {"sleeps", "sleep"})
+        }
+        assert len(found) == min(limit, len(matching))
+        assert {m.id for m in found} <= matching
+
+    @rule(a=agents, c=clients)
+    def totals(self, a: int, c: int) -> None:
+        stats, model = self.client(c).conversations.get_conversation_stats(self.ids[a]), self.models[a]
+        roles = model.roles()
+        assert stats.total_messages == len(model.messages)
+        assert {role: stats.by_role[role] for role in ROLES} == {role: roles[role] for role in ROLES}
+        assert stats.total_tokens == sum(m.tokens or 0 for m in model.messages)
+        times = [from_us(m.at) for m in model.history()]
+        assert (stats.first_message, stats.last_message) == ((times[0], times[-1]) if times else (None, None))
+
+    # --- memories ---
+
+    @rule(
+        a=agents,
+        c=clients,
+        kind=st.sampled_from(KINDS),
+        key=st.sampled_from(KEYS),
+        data=st.sampled_from(DATA),
+        ttl=st.sampled_from((None, 0.5, 1, 60, 3600)),
+        importance=st.sampled_from((None, 0.25, 0.5)),
+        tags=st.sampled_from(((), ("t", "ü"))),
+    )
+    def store(
+        self, a: int, c: int, kind: str, key: str, data: Any, ttl: float | None, importance: Any, tags: Any
+    ) -> None:
+        record = self.client(c).memories.store_memory(
+            self.ids[a], kind, key, data, ttl, importance=importance, tags=tags
+        )
+        self.check_memory(record, kind, key, self.models[a].store((kind, key), data, ttl, importance, tags, self.now))
+
+    def check_memory(self, record: MemoryRecord | None, kind: str, key: str, model: Known | None) -> None:
+        if record is None or model is None:
+            assert record is model
+            return
+        assert (record.memory_type, record.key, record.data, record.tags) == (kind, key, model.data, model.tags)
+        assert (record.importance, record.access_count) == (model.importance, model.count)
+        assert (to_us(record.created_at), to_us(record.updated_at)) == (model.created, model.updated)
+        assert to_us(record.last_accessed) == model.accessed
+        assert (record.expires_at and to_us(record.expires_at)) == model.expires
+
+    @rule(a=agents, c=clients, kind=st.sampled_from(KINDS), key=st.sampled_from(KEYS))
+    def get(self, a: int, c: int, kind: str, key: str) -> None:
+        record = self.client(c).memories.get_memory(self.ids[a], kind, key)
+        self.check_memory(record, kind, key, self.models[a].living((kind, key), self.now))
+
+    @rule(a=agents, c=clients, kind=st.sampled_from(KINDS), key=st.sampled_from(KEYS))
+    def retrieve(self, a: int, c: int, kind: str, key: str) -> None:
+        data = self.client(c).memories.retrieve_memory(self.ids[a], kind, key)
+        model = self.models[a].living((kind, key), self.now)
+        assert data == (model.data if model else None)
+        if model:
+            model.count, model.accessed = model.count + 1, self.now
+
+    @rule(a=agents, c=clients, kind=st.sampled_from(KINDS), key=st.sampled_from(KEYS))
+    def delete(self, a: int, c: int, kind: str, key: str) -> None:
+        deleted = self.client(c).memories.delete_memory(self.ids[a], kind, key)
+        model = self.models[a]
+        assert deleted is (model.living((kind, key), self.now) is not None)
+        model.memories.pop((kind, key), None)
+
+    @rule(a=agents, c=clients, kind=st.sampled_from(KINDS), limit=limits, offset=st.sampled_from((0, 1, 2)))
+    def page(self, a: int, c: int, kind: str, limit: int, offset: int) -> None:
+        records = self.client(c).memories.get_memories_by_type(self.ids[a], kind, limit, offset)
+        models = self.models[a].page(kind, self.now)[offset : offset + limit]
+        assert [record.key for record in records] == [key for key, _ in models]
+        for record, (key, model) in zip(records, models, strict=True):
+            self.check_memory(record, kind, key, model)
+
+    def teardown(self) -> None:
+        for a in range(3):
+            self.compare(a)
+            self.client(0).evict(self.ids[a])
+            self.compare(a)
+
+    def compare(self, a: int) -> None:
+        """All of an agent, at the end of its life."""
+        self.load_state(a, 0)
+        self.history(a, 0, 100)
+        self.event_history(a, 0, 100)
+        self.totals(a, 0)
+        for kind in KINDS:
+            self.page(a, 0, kind, 100, 0)
+
+
+COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None, print_blob=True)
+
+
+def test_no_difference_from_the_model(world: World) -> None:
+    chosen = settings(COMMON, max_examples=25, stateful_step_count=25, derandomize=True)
+    run_state_machine_as_test(lambda: Lives(world), settings=chosen)
+
+
+@pytest.mark.soak
+def test_no_difference_from_the_model_for_a_long_time(world: World) -> None:
+    run_state_machine_as_test(
+        lambda: Lives(world), settings=settings(COMMON, max_examples=2_000, stateful_step_count=50)
+    )
