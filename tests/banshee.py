@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 COMMAND = (sys.executable, "-W", "error", "-c", "from banshee_memory.cli import main; main(prog_name='banshee')")
+
+_LONGEST = 120.0
 
 
 def environment(urls: tuple[str, str] | None = None, **more: str) -> dict[str, str]:
@@ -28,7 +31,7 @@ def ran(*words: str, urls: tuple[str, str] | None = None, stdin: str = "") -> su
 
 @contextmanager
 def started(*words: str, urls: tuple[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """The command, at work; killed at the end of the block if it still is."""
+    """The command, at work; killed at the end of the block if it still is, or when it takes minutes."""
     with subprocess.Popen(
         [*COMMAND, *words],
         stdin=subprocess.DEVNULL,
@@ -37,7 +40,10 @@ def started(*words: str, urls: tuple[str, str] | None = None) -> Iterator[subpro
         text=True,
         env=environment(urls),
     ) as process:
+        watchdog = threading.Timer(_LONGEST, process.kill)
+        watchdog.start()
         try:
             yield process
         finally:
+            watchdog.cancel()
             process.kill()

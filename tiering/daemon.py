@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -58,13 +58,24 @@ class Job:
     after twice as long each time, up to half a minute."""
 
     def __init__(self, name: str, work: Callable[[], None], log: Any) -> None:
-        self._name = name
+        self.name = name
         self._work = work
         self._log = log
         self._failures = 0
+        self._at_work = threading.Lock()
+        self._ended = False
 
     def __call__(self) -> float | None:
         """Does the work. Gives the seconds to wait before it is tried again; None: as scheduled."""
+        with self._at_work:
+            return None if self._ended else self._done()
+
+    def end(self) -> None:
+        """Waits until the work is done; from then on it is not begun again."""
+        with self._at_work:
+            self._ended = True
+
+    def _done(self) -> float | None:
         try:
             self._work()
         except BansheeError as exc:
@@ -72,14 +83,14 @@ class Job:
         except Exception as exc:  # noqa: BLE001 - a defect in one job must not end the others
             return self._put_off(error=type(exc).__name__, at=_where(exc))
         if self._failures:
-            self._log.info("job works again", job=self._name, failures=self._failures)
+            self._log.info("job works again", job=self.name, failures=self._failures)
         self._failures = 0
         return None
 
     def _put_off(self, **why: Any) -> float:
         wait: float = min(2.0 ** min(self._failures, 10), _LONGEST_WAIT)
         self._failures += 1
-        self._log.warning("job put off", job=self._name, again_in=wait, **why)
+        self._log.warning("job put off", job=self.name, again_in=wait, **why)
         return wait
 
 
@@ -110,13 +121,22 @@ class Daemon:
     def run(self) -> bool:
         """Works until SIGTERM or SIGINT (or `stop`), then carries the rest. False: some of it is left."""
         self._log.info("started", shards=self._settings.shards, flush_after=self._settings.flush_after)
-        scheduler = self._scheduler()
+        jobs = {
+            Job("flush", self.flush, self._log): self._settings.flush_after,
+            Job("rehydrate", self.rehydrate, self._log): self._settings.flush_after,
+            Job("maintain", self.maintain, self._log): _MAINTAIN_EVERY,
+            Job("report", self.report, self._log): _REPORT_EVERY,
+        }
+        scheduler = self._scheduler(jobs)
         with self._stopped_by_signals():
             try:
                 scheduler.start()
                 self._stop.wait()
                 self._log.info("stopping")
-                scheduler.shutdown(wait=True)
+                # Not with wait=True: then it holds a lock that a job which is put off meanwhile asks for.
+                scheduler.shutdown(wait=False)
+                for job in jobs:
+                    job.end()
                 return self._carried_the_rest()
             except KeyboardInterrupt:
                 self._log.error("stopped by a second signal", **self._left())
@@ -175,7 +195,7 @@ class Daemon:
 
     # --- the schedule ---
 
-    def _scheduler(self) -> BackgroundScheduler:
+    def _scheduler(self, jobs: Mapping[Job, float]) -> BackgroundScheduler:
         from apscheduler.executors.pool import ThreadPoolExecutor
         from apscheduler.schedulers.background import BackgroundScheduler
         from apscheduler.triggers.interval import IntervalTrigger
@@ -184,19 +204,14 @@ class Daemon:
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
         scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={"default": ThreadPoolExecutor(4)},
+            executors={"default": ThreadPoolExecutor(len(jobs))},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
-        for name, every, work in (
-            ("flush", self._settings.flush_after, self.flush),
-            ("rehydrate", self._settings.flush_after, self.rehydrate),
-            ("maintain", _MAINTAIN_EVERY, self.maintain),
-            ("report", _REPORT_EVERY, self.report),
-        ):
+        for job, every in jobs.items():
             scheduler.add_job(
-                partial(_do, scheduler, name, Job(name, work, self._log)),
+                partial(_do, scheduler, job),
                 IntervalTrigger(seconds=every, jitter=every / 10, timezone=UTC),
-                id=name,
+                id=job.name,
                 next_run_time=datetime.now(UTC),
             )
         return scheduler
@@ -234,13 +249,13 @@ class Daemon:
         self._stop.set()
 
 
-def _do(scheduler: BackgroundScheduler, name: str, job: Job) -> None:
+def _do(scheduler: BackgroundScheduler, job: Job) -> None:
     from apscheduler.jobstores.base import JobLookupError
 
     wait = job()
     if wait is not None:
         with suppress(JobLookupError):  # the schedule has ended meanwhile
-            scheduler.modify_job(name, next_run_time=datetime.now(UTC) + timedelta(seconds=wait))
+            scheduler.modify_job(job.name, next_run_time=datetime.now(UTC) + timedelta(seconds=wait))
 
 
 def _carried(report: FlushReport) -> int:

@@ -7,9 +7,10 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,7 @@ from banshee_memory import (
     NewMessage,
     Settings,
 )
+from banshee_memory.cold.client import ColdStore
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import shard_keys
@@ -248,6 +250,31 @@ def test_a_job_that_fails_waits_longer_each_time() -> None:
     assert log.said[-1] == ("job works again", {"job": "flush", "failures": 8})
     failing = True
     assert job() == 1
+
+
+def test_a_job_that_fails_while_it_stops_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hot = HotStore(f"unix://{tmp_path}/r.sock", SETTINGS)
+    cold = ColdStore(f"postgresql:///banshee?host={tmp_path}", SETTINGS)
+
+    def fails_late() -> int:
+        daemon.stop()
+        time.sleep(0.2)  # the schedule ends meanwhile
+        raise HotStoreUnavailable("gone")
+
+    daemon = Daemon(SETTINGS, hot, cold, Told(), rehydrate_wanted=fails_late)
+    monkeypatch.setattr(daemon, "_stopped_by_signals", nullcontext)
+    thread = threading.Thread(target=daemon.run, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_job_that_has_ended_is_not_begun() -> None:
+    begun: list[bool] = []
+    job = Job("flush", lambda: begun.append(True), Told())
+    job.end()
+    assert job() is None
+    assert not begun
 
 
 def test_a_defect_is_told_without_its_message() -> None:
