@@ -182,9 +182,9 @@ REVOKE ALL ON FUNCTION banshee_ensure_partition(text, timestamptz, timestamptz),
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION banshee_ensure_partition(text, timestamptz, timestamptz)
-                    SET search_path = pg_catalog, %I, pg_temp', current_schema());
+                    SET search_path = %I, pg_temp', current_schema());
     EXECUTE format('ALTER FUNCTION banshee_drop_partitions(text, timestamptz)
-                    SET search_path = pg_catalog, %I, pg_temp', current_schema());
+                    SET search_path = %I, pg_temp', current_schema());
 END $$;
 
 -- The words of a message for a search. A tsvector holds a megabyte of them; of what has more, the beginning is searched.
