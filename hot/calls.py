@@ -131,7 +131,7 @@ def state_hash(keys: AgentKeys) -> Call[list[bytes]]:
     return Call(("HGETALL", keys.state), _same)
 
 
-def save_state(keys: AgentKeys, state: EmotionalState, *, blind: bool) -> Call[int | Miss]:
+def save_state(keys: AgentKeys, state: EmotionalState, *, blind: bool = True) -> Call[int | Miss]:
     """Replaces its state. Gives the stamp. `blind`: also where it is not resident, instead of a miss."""
     args: list[Argument] = [keys.agent.bytes, to_us(state.last_updated)]
     for emotion, intensity in state.emotions.items():

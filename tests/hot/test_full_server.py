@@ -28,6 +28,7 @@ def tiers(redis_url: str, database_url: str) -> Iterator[Tiers]:
 @pytest.fixture
 def agent(tiers: Tiers) -> UUID:
     """An agent with some life, unflushed, and a server that takes no more."""
+    tiers.flush()
     agent = uuid4()
     tiers.emotions.save_state(agent, EmotionalState({Emotion.JOY: 0.5}, {Emotion.JOY: 0.0}))
     tiers.conversations.save_messages(agent, [NewMessage(role="user", content=f"word {n}") for n in range(8)])

@@ -30,7 +30,7 @@ def feel(hot: HotStore, keys: AgentKeys) -> None:
 def be_flushed(hot: HotStore, keys: AgentKeys) -> None:
     """What a flush does to the agent's keys once all is committed."""
     shard = shard_keys(keys.shard)
-    entries = hot.run(calls.log_head(shard, 100))
+    entries = hot.run(calls.log_head(shard, 100, 1_000_000))
     settlement = calls.Settlement()
     stored = stored_state(hot, keys)
     if stored is not None:

@@ -30,7 +30,7 @@ def contents(hot: HotStore, keys: AgentKeys) -> list[str]:
 
 
 def log(hot: HotStore, keys: AgentKeys) -> list[Entry]:
-    return hot.run(calls.log_head(shard_keys(keys.shard), 1000))
+    return hot.run(calls.log_head(shard_keys(keys.shard), 1000, 1_000_000))
 
 
 def mark(
@@ -92,7 +92,7 @@ def test_dead_letters_leave_with_their_reason_and_out_of_their_list(
     entries = log(hot, keys)
     bad = entries[1]
     settlement = Settlement()
-    settlement.poison(keys.messages, wire.element_of(bad.stamp, bad.payload))
+    settlement.drop(keys.messages, wire.element_of(bad.stamp, bad.payload))
     settlement.history(keys.messages, 50)
     assert mark(hot, keys, entries, settlement, {bad.id: "because"})
     assert contents(hot, keys) == ["good", "fine"]

@@ -11,7 +11,7 @@ from banshee_memory.settings import Settings
 from tests.own_servers import CLOCK, own_database, own_redis
 from tests.tiers import Tiers
 
-SETTINGS = Settings(message_cap=5, event_cap=4, message_retention_days=None, event_retention_days=None, shards=4)
+SETTINGS = Settings(message_cap=3, event_cap=3, message_retention_days=None, event_retention_days=None, shards=4)
 """Lists so short that they are trimmed, shards so few that agents share one."""
 
 

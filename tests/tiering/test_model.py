@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -41,7 +42,7 @@ STEPS_OF_TIME = (0, 1, 999, 500_000, 1_000_000, 60_000_000, 3_600_000_000)
 DATA = (None, 0, 1.5, "one two", [1, {"a": None}], {"a": 1, "b": "ü🦊"})
 EVENT = CustomEvent(event_type="happened", data={"n": 1})
 
-agents = st.integers(0, 2)
+agents = st.sampled_from((0, 0, 0, 0, 1, 2))
 clients = st.integers(0, 1)
 gaps = st.sampled_from((0, 1_000, 1_500, 2_000_000, 2_000_001, 86_400_000_000))
 intensities = st.one_of(st.sampled_from((0.0, 1.0, 0.5, FLOOR)), st.floats(0, 1))
@@ -49,7 +50,7 @@ changes = st.dictionaries(st.sampled_from(EMOTIONS), intensities, max_size=3)
 signed = st.dictionaries(st.sampled_from(EMOTIONS), st.floats(-1, 1), max_size=3)
 rates = st.dictionaries(st.sampled_from(EMOTIONS), st.sampled_from((0.0, 1.0, 0.5, 1e-6)), max_size=2)
 contents = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
-limits = st.sampled_from((1, 2, 3, 5, 6, 100))
+limits = st.sampled_from((1, 2, 3, 4, 6, 100))
 
 
 class World(NamedTuple):
@@ -208,7 +209,7 @@ class Lives(RuleBasedStateMachine):
         said=st.lists(
             st.tuples(contents, st.sampled_from(ROLES), st.none() | st.integers(0, 9), st.booleans(), gaps),
             min_size=1,
-            max_size=4,
+            max_size=6,
         ),
     )
     def save_messages(self, a: int, c: int, said: list[tuple[str, str, int | None, bool, int]]) -> None:
@@ -296,7 +297,8 @@ class Lives(RuleBasedStateMachine):
 
     def check_memory(self, record: MemoryRecord | None, kind: str, key: str, model: Known | None) -> None:
         if record is None or model is None:
-            assert record is model
+            assert record is None
+            assert model is None
             return
         assert (record.memory_type, record.key, record.data, record.tags) == (kind, key, model.data, model.tags)
         assert (record.importance, record.access_count) == (model.importance, model.count)
@@ -352,8 +354,8 @@ COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), databa
 
 
 def test_no_difference_from_the_model(world: World) -> None:
-    chosen = settings(COMMON, max_examples=25, stateful_step_count=25, derandomize=True)
-    run_state_machine_as_test(lambda: Lives(world), settings=chosen)
+    chosen = settings(COMMON, max_examples=60, stateful_step_count=30, derandomize=True)
+    run_state_machine_as_test(partial(Lives, world), settings=chosen)
 
 
 @pytest.mark.soak
