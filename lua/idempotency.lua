@@ -8,6 +8,7 @@ local LONGEST_KEY = 256
 -- `body`: which ARGV its reply ends with, if it does; that part is not kept, whoever repeats the call brings it along.
 local function once(keys, run, body)
   return function(KEYS, ARGV)
+    if #KEYS < keys then return invalid('keys: too few') end
     if #KEYS == keys then return run(KEYS, ARGV) end
     local key = table.remove(ARGV)
     if not key or key == '' or #key > LONGEST_KEY then return invalid('idempotency_key: not 1 to 256 bytes') end

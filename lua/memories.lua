@@ -44,7 +44,7 @@ local function settle_member(index, member, ttl, now)
   redis.call('ZADD', index, now_ms + ttl, member)
   redis.call('ZREMRANGEBYSCORE', index, '-inf', now_ms - 1000)
   local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2]
-  if last ~= 'inf' then redis.call('PEXPIREAT', index, last) end
+  if last and last ~= 'inf' then redis.call('PEXPIRE', index, math.max(tonumber(last) - now_ms, 1)) end
 end
 
 local function store_transient(key, index, member, head, body, ttl, now)

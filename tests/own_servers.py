@@ -45,9 +45,19 @@ def own_redis(like: str) -> Iterator[str]:
             try:
                 url = f"unix://{quote(str(socket))}"
                 _wait_for(url)
+                with redis.Redis.from_url(url) as client:
+                    make_logs(client)
                 yield url
             finally:
                 process.kill()
+
+
+def make_logs(client: redis.Redis) -> None:
+    """What seeding does where PostgreSQL has nothing: an empty log for every shard there may be."""
+    for shard in range(64):
+        log = f"banshee:{{{shard}}}:log"
+        client.xadd(log, {"k": ""}, id="0-1")
+        client.xdel(log, "0-1")
 
 
 def _program(like: str) -> Path:

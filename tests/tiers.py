@@ -16,6 +16,7 @@ from banshee_memory.records import EvictReport, FlushReport, RehydrateReport
 from banshee_memory.settings import Settings
 from banshee_memory.stores import ConversationStore, EmotionStore, MemoryManager
 from banshee_memory.tiering.drain import Drain
+from banshee_memory.tiering.seeding import seed
 from banshee_memory.tiering.steps import Steps, drive
 
 T = TypeVar("T")
@@ -31,10 +32,11 @@ class Tiers:
         self.cold = ColdStore(database_url, settings)
         self.between: Callable[[Steps[Any]], Steps[Any]] = lambda steps: steps
         operations = Operations(settings)
-        self.emotions = EmotionStore(self.run, operations)
+        self.emotions = EmotionStore(self.run, operations, self.hot.subscribe)
         self.conversations = ConversationStore(self.run, operations)
         self.memories = MemoryManager(self.run, operations)
         self._operations = operations
+        self.hot.on_unseeded = lambda: drive(seed(settings), self.hot, self.cold)
 
     def run(self, operation: Operation[T]) -> T:
         """Runs an operation."""

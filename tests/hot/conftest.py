@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
+import redis
 
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys, agent_keys
 from banshee_memory.settings import Settings
 from tests.hot.raw import Server
-from tests.own_servers import CLOCK, own_redis
+from tests.own_servers import CLOCK, make_logs, own_redis
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +30,11 @@ def loaded(own_url: str) -> Iterator[HotStore]:
 
 
 @pytest.fixture
-def hot(loaded: HotStore) -> HotStore:
+def hot(loaded: HotStore, own_url: str) -> HotStore:
     """The client of an empty server with the test build of the library."""
-    Server(loaded).command("FLUSHDB")
+    with redis.Redis.from_url(own_url) as client:
+        client.flushdb()
+        make_logs(client)
     return loaded
 
 

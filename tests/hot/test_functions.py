@@ -55,6 +55,7 @@ def test_save_state_logs_and_stores_what_is_felt(server: Server, keys: AgentKeys
         b"hope": struct.pack(">dd", 0.25, NOW - 5),
         b"pity": struct.pack(">dd", 1.0, NOW - 5),
         b"joy/rate": struct.pack(">d", 0.5),
+        b"blind": b"1",
     }
     assert server.ttl(keys.state) == FOREVER
 
@@ -146,7 +147,7 @@ def test_stamps_grow_when_the_clock_is_stuck(server: Server, hot: HotStore, keys
 def test_an_event_replies_its_element(server: Server, hot: HotStore, keys: AgentKeys) -> None:
     hot.run(calls.save_state(keys, EmotionalState({Emotion.JOY: 0.5}, {Emotion.JOY: 0.0})))
     packed = wire.pack([b"12345678", {"type": "custom", "event_type": "x", "data": None}])
-    at = [keys.events, keys.log, keys.state]
+    at = [keys.events, keys.log, keys.state, keys.feed]
     element = server.fcall("save_event", at, keys.agent.bytes, "add", "", packed, "joy", "0.25")
     assert hot.run(calls.whole_history(keys.events)).elements == [element]
     settled = wire.event_of(keys.agent, element)
@@ -187,7 +188,7 @@ def test_a_stored_memory_has_its_times_and_no_ttl(server: Server, keys: AgentKey
     assert (kind, member) == (b"V" + keys.agent.bytes, b"fact:x")
     head = struct.pack(">cQddddd", b"P", stamp_of(entry), NOW + 1_500_000, 0, NOW, NOW, NOW)
     assert value == head + b"body" == server.command("GET", keys.memory("fact:x"))
-    assert server.command("ZRANGE", keys.memories, 0, -1, "WITHSCORES") == [b"fact:x", b"1"]
+    assert server.command("ZRANGE", keys.memories, 0, -1, "WITHSCORES") == [b"fact:x", b"inf"]
     assert [server.ttl(key) for key in memory_at(keys)] == [FOREVER] * 3
 
 

@@ -27,7 +27,7 @@ def _messages(keys: AgentKeys) -> list[str]:
 
 
 def _events(keys: AgentKeys) -> list[str]:
-    return [keys.events, keys.log, keys.state]
+    return [keys.events, keys.log, keys.state, keys.feed]
 
 
 def _memory(keys: AgentKeys) -> list[str]:
