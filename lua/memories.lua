@@ -41,7 +41,7 @@ end
 -- with the last of them, unless one is not flushed.
 local function settle_member(index, member, ttl, now)
   local now_ms = math.floor(now / 1000)
-  redis.call('ZADD', index, now_ms + ttl, member)
+  if ttl > 0 then redis.call('ZADD', index, now_ms + ttl, member) else redis.call('ZREM', index, member) end
   redis.call('ZREMRANGEBYSCORE', index, '-inf', now_ms - 1000)
   local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2]
   if last and last ~= 'inf' then redis.call('PEXPIRE', index, math.max(tonumber(last) - now_ms, 1)) end

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from banshee_memory.cold.client import ColdStore
-from banshee_memory.cold.drain import Batch, EventRow, MemoryRow, MessageRow, StateRow, Written
+from banshee_memory.cold.drain import AmendmentRow, Batch, EventRow, MemoryRow, MessageRow, StateRow, Written
 from banshee_memory.cold.staging import AnyRow
 from banshee_memory.emotions import Emotion, Felt, StoredState
 from banshee_memory.records import (
@@ -110,6 +110,8 @@ def batch_of(*rows: Row) -> Batch:
                 batch.memories.append(row)
             case MessageRow():
                 batch.messages.append(row)
+            case AmendmentRow():
+                batch.amendments.append(row)
             case placed:
                 batch.messages.append(MessageRow.of(placed))
     return batch

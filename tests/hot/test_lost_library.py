@@ -35,7 +35,7 @@ def hot(url: str) -> Iterator[HotStore]:
     store.close()
 
 
-def saved(agent: UUID) -> list[Call[int]]:
+def saved(agent: UUID) -> list[Call[int | calls.Miss]]:
     state = EmotionalState({Emotion.JOY: 0.5}, {Emotion.JOY: 0.0})
     return [calls.save_state(agent_keys(agent, SETTINGS.shards), state)]
 

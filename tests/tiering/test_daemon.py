@@ -137,6 +137,8 @@ def test_it_drains_when_it_is_told_to_stop(
 
 def test_two_beside_each_other(memory: MemoryPlugin, hot: HotStore, urls: tuple[str, str], agent: UUID) -> None:
     with started("daemon", urls=urls) as one, started("daemon", urls=urls) as other, logged(one), logged(other):
+        for process in (one, other):
+            event_of(process, "started")
         for number in range(50):
             memory.conversations.save_messages(agent, [NewMessage(role="user", content=f"{number}")] * 20)
         until(lambda: not waiting(hot))

@@ -355,11 +355,10 @@ COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), databa
 
 def test_no_difference_from_the_model(world: World) -> None:
     chosen = settings(COMMON, max_examples=60, stateful_step_count=30, derandomize=True)
-    run_state_machine_as_test(partial(Lives, world), settings=chosen)
+    run_state_machine_as_test(partial(Lives, world), settings=chosen)  # type: ignore[arg-type]
 
 
 @pytest.mark.soak
 def test_no_difference_from_the_model_for_a_long_time(world: World) -> None:
-    run_state_machine_as_test(
-        lambda: Lives(world), settings=settings(COMMON, max_examples=2_000, stateful_step_count=50)
-    )
+    chosen = settings(COMMON, max_examples=2_000, stateful_step_count=50)
+    run_state_machine_as_test(partial(Lives, world), settings=chosen)  # type: ignore[arg-type]
