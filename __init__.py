@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from banshee_memory.aio_plugin import AsyncMemoryPlugin
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from banshee_memory.emotions import Capped, Emotion, EmotionalState
 from banshee_memory.errors import (
     BansheeError,
@@ -14,7 +16,6 @@ from banshee_memory.errors import (
     IncompatibleSchema,
     InvalidInput,
 )
-from banshee_memory.plugin import MemoryPlugin
 from banshee_memory.records import (
     AgentSession,
     Backlog,
@@ -42,7 +43,22 @@ from banshee_memory.records import (
 )
 from banshee_memory.settings import Durability, MemoryPolicy, Settings
 
+if TYPE_CHECKING:
+    from banshee_memory.aio_plugin import AsyncMemoryPlugin
+    from banshee_memory.plugin import MemoryPlugin
+
 __version__ = "0.1.0"
+
+# A client, and asyncio, come in when they are first named: whoever wants the records alone, or the help of the command
+# line, does not wait for them.
+_CLIENTS = {"AsyncMemoryPlugin": "banshee_memory.aio_plugin", "MemoryPlugin": "banshee_memory.plugin"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CLIENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_CLIENTS[name]), name)
+
 
 __all__ = [
     "AgentSession",

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from banshee_memory.cold.client import AsyncColdStore, ColdStore
 from banshee_memory.cold.reads import Query
 from banshee_memory.errors import BansheeError
-from banshee_memory.hot.aio import AsyncHotStore
 from banshee_memory.hot.calls import Call
-from banshee_memory.hot.client import HotStore
 from banshee_memory.settings import Durability
+
+if TYPE_CHECKING:
+    from banshee_memory.cold.client import AsyncColdStore, ColdStore
+    from banshee_memory.hot.aio import AsyncHotStore
+    from banshee_memory.hot.client import HotStore
 
 T = TypeVar("T")
 
@@ -73,8 +75,16 @@ def drive_together(many: Sequence[Steps[Any]], hot: HotStore, cold: ColdStore) -
         asked = [lane.step for lane in waiting if isinstance(lane.step, Call)]
         replies = iter(hot.try_all(asked))
         for lane in waiting:
-            lane.answer(next(replies) if isinstance(lane.step, Call) else _do(lane.step, hot, cold))
+            lane.answer(next(replies) if isinstance(lane.step, Call) else _tried(lane.step, hot, cold))
     return [lane.result for lane in lanes]
+
+
+def _tried(step: Step, hot: HotStore, cold: ColdStore) -> Any:
+    """What a step gives, or its error: that is for the lane that asked, which may know what to do without."""
+    try:
+        return _do(step, hot, cold)
+    except BansheeError as exc:
+        return exc
 
 
 class _Lane:
