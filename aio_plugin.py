@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class AsyncMemoryPlugin:
-    """The memory of emotional agents, for the tasks of one event loop.
+    """The memory of emotional agents, for the tasks of one event loop: the methods of `MemoryPlugin`, awaited.
 
     What is rare and long (flush, import, statistics) runs in a thread, on connections of its own.
     """
@@ -121,15 +121,24 @@ class AsyncMemoryPlugin:
     # --- both tiers ---
 
     async def flush(self, agent_id: UUID | None = None) -> FlushReport:
-        """Returns when everything acknowledged before the call (of that agent) is in PostgreSQL."""
+        """Returns when everything acknowledged before the call (of that agent) is in PostgreSQL.
+
+        Of the agent's shard all is carried. ColdStoreUnavailable if it takes longer than `Settings.flush_timeout`.
+        """
         return await asyncio.to_thread(self._sync.flush, agent_id)
 
     async def rehydrate(self, agent_id: UUID) -> RehydrateReport:
-        """Brings an agent into Redis: its state, the end of its histories, its worthiest memories."""
+        """Brings an agent into Redis: its state, the end of its histories, its worthiest memories.
+
+        No call needs this: each brings in what it reads. It is there to have an agent warm before it is needed.
+        """
         return await self._run(self._operations.rehydrate(agent_id))
 
     async def evict(self, agent_id: UUID) -> EvictReport:
-        """Flushes an agent and drops it from Redis; never drops what is not flushed."""
+        """Flushes an agent and drops it from Redis; never drops what is not flushed.
+
+        Volatile memories are only in Redis, and go. The next read brings the rest back as it was.
+        """
         return await self._run(self._operations.evict(agent_id, await self.flush(agent_id)))
 
     async def health_check(self) -> Health:
@@ -137,24 +146,34 @@ class AsyncMemoryPlugin:
         return await asyncio.to_thread(self._sync.health_check)
 
     async def stats(self) -> Stats:
-        """Both tiers at a glance."""
+        """Both tiers at a glance: who is hot, what waits for PostgreSQL, rows, partitions, sizes, own hits."""
         from banshee_memory.tiering.report import stats
 
         tiers = await asyncio.to_thread(self._sync._open)
         return await asyncio.to_thread(stats, self.settings, *tiers, self._operations.residency.counters)
 
     async def migrate(self) -> list[str]:
-        """Brings the database up to this version's schema; gives the names of the migrations applied now."""
+        """Brings the database up to this version's schema; gives the names of the migrations applied now.
+
+        Any number may run it at once. IncompatibleSchema if the database is newer than this code.
+        """
         return await asyncio.to_thread(self._sync.migrate)
 
     async def export(self, agent_id: UUID) -> AsyncIterator[Line]:
-        """Everything both tiers have of an agent, as lines of the import format (flushes it first)."""
+        """Everything both tiers have of an agent, as lines of the import format (flushes it first).
+
+        `docs/import-format.md` says what an export holds.
+        """
         lines = await asyncio.to_thread(self._sync.export, agent_id)
         while (line := await asyncio.to_thread(next, lines, None)) is not None:
             yield line
 
     async def import_(self, records: Iterable[Line], *, skip_expired: bool = False) -> ImportReport:
-        """Puts lines of the import format in, in their order. What is beyond retention is refused, or skipped."""
+        """Puts lines of the import format in, in their order. What is beyond retention is refused, or skipped.
+
+        All of them are judged first: InvalidInput names the first that cannot go in, and then nothing was written.
+        They are those that `export` gives, or `banshee_memory.tiering.transfer.parse` makes of a file's lines (bytes).
+        """
         return await asyncio.to_thread(self._sync.import_, records, skip_expired=skip_expired)
 
     async def _open(self) -> tuple[AsyncHotStore, AsyncColdStore]:

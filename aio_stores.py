@@ -46,11 +46,17 @@ class AsyncEmotionStore:
         self._subscribe = subscribe
 
     async def save_state(self, agent_id: UUID, state: EmotionalState, *, durability: Durability | None = None) -> None:
-        """Replaces what the agent feels, and its rates of decay. The intensities are those of `state.last_updated`."""
+        """Replaces what the agent feels, and its rates of decay. The intensities are those of `state.last_updated`.
+
+        From then on they fade. Its absence policy stays as it is.
+        """
         await self._run(self._operations.save_state(agent_id, state, durability))
 
     async def load_state(self, agent_id: UUID) -> EmotionalState | None:
-        """What the agent feels now, by the hot store's clock; None if nothing was ever saved."""
+        """What the agent feels now, by the hot store's clock; None if nothing was ever saved.
+
+        `last_updated` of the answer is that now. Reading changes nothing: a state is stored as it was felt.
+        """
         return await self._run(self._operations.load_state(agent_id))
 
     async def set_temperament(
@@ -66,7 +72,8 @@ class AsyncEmotionStore:
 
         A rate is the part that is lost in a second (None: the emotion's own again), a half-life is in seconds. The
         policy `absence` is `"wall"` (decay always runs), `"active"` (not between an end_session and the next
-        start_session) or `Capped(seconds)` (at most that long between two writes); None leaves it as it is.
+        start_session) or `Capped(seconds)` (at most that long between two writes); None leaves it as it is. What is not
+        named stays too.
         """
         return await self._run(self._operations.set_temperament(agent_id, decay_rates, half_lives, absence, durability))
 
@@ -82,7 +89,7 @@ class AsyncEmotionStore:
         """Decays what is there to now, adds or sets, clamps to [0, 1], drops what is under 0.01; what is true then.
 
         One atomic step in Redis: of two concurrent updates neither is lost. Changes lie in [-1, 1] to add, in [0, 1]
-        to set.
+        to set; emotions that are not named stay. The answer's `last_updated` is the moment of that step.
         """
         return await self._run(self._operations.update_emotions(agent_id, changes, mode, durability, idempotency_key))
 
@@ -101,8 +108,9 @@ class AsyncEmotionStore:
     ) -> EmotionalEventRecord:
         """Records what happened, and changes what the agent feels in the same atomic step.
 
-        `set` sets the emotions named and leaves the others, `add` adds to them, `record` writes history only. An event
-        that `occurred_at` an earlier time counts as faded since then.
+        `resulting_emotions` lie in [0, 1], to add in [-1, 1]. `set` sets the emotions named and leaves the others,
+        `add` adds to them, `record` writes history only. An event that `occurred_at` an earlier time counts as faded
+        since then; InvalidInput if that is in the future, or beyond `Settings.event_retention_days`.
         """
         return await self._run(
             self._operations.save_event(
@@ -119,13 +127,17 @@ class AsyncEmotionStore:
         )
 
     async def get_event_history(self, agent_id: UUID, limit: int = 100) -> list[EmotionalEventRecord]:
-        """The newest events, newest first; at most 1,000."""
+        """The newest events by when they occurred, newest first, whatever tier each is in; `limit` from 1 to 1,000."""
         return await self._run(self._operations.get_event_history(agent_id, limit))
 
     async def get_emotional_trends(
         self, agent_id: UUID, hours: float = 24, *, bucket: timedelta | None = None
     ) -> list[TrendPoint]:
-        """Valence, arousal, intensity after each event of the last hours, or the means of each bucket; oldest first."""
+        """Valence, arousal, intensity after each event of the last hours, or the means of each bucket; oldest first.
+
+        `hours` may be a fraction. Buckets are counted from 1970-01-01 UTC, and `at` is where one begins; one without
+        events is left out. Of more than 100,000 events the newest are taken.
+        """
         return await self._run(self._operations.get_emotional_trends(agent_id, hours, bucket))
 
     def subscribe(
@@ -160,7 +172,11 @@ class AsyncConversationStore:
         durability: Durability | None = None,
         idempotency_key: str | None = None,
     ) -> UUID:
-        """Appends a message; gives its id (a UUIDv7). `"current"` records what the agent feels in the same step."""
+        """Appends a message; gives its id (a UUIDv7).
+
+        `role` is `user`, `assistant`, `system`, `function` or `tool`; `metadata` any JSON. `emotional_context` is an
+        object, or `"current"`: then what the agent feels is recorded in the same atomic step.
+        """
         message = NewMessage(
             role=role,
             content=content,
@@ -179,17 +195,29 @@ class AsyncConversationStore:
         durability: Durability | None = None,
         idempotency_key: str | None = None,
     ) -> list[UUID]:
-        """Appends messages in one round trip, all or none; gives their ids in the same order."""
+        """Appends messages in one round trip, all or none; gives their ids in the same order.
+
+        At most `Settings.max_batch` of them. One with a `created_at` of its own stands where that puts it in the
+        history; InvalidInput if that is in the future, or beyond `Settings.message_retention_days`.
+        """
         return await self._run(self._operations.save_messages(agent_id, messages, durability, idempotency_key))
 
     async def get_history(
         self, agent_id: UUID, limit: int = 50, *, before: UUID | None = None
     ) -> list[ConversationMessage]:
-        """The newest `limit` messages (before the one with that id), oldest first, whatever tier each is in."""
+        """The newest `limit` messages (before the one with that id), oldest first, whatever tier each is in.
+
+        `limit` from 1 to 100,000. To go back page by page, pass the id of the first message of the page before;
+        InvalidInput if the agent has no such message.
+        """
         return await self._run(self._operations.get_history(agent_id, limit, before))
 
     async def search_messages(self, agent_id: UUID, query: str, limit: int = 50) -> list[ConversationMessage]:
-        """Best match first: words (stemmed), "phrases", or, -exclusion. What is not flushed is searched too."""
+        """Best match first: words (stemmed), "phrases", or, -exclusion. What is not flushed is searched too.
+
+        The rules are those of PostgreSQL's `websearch_to_tsquery` in `Settings.search_language`; among equals the
+        newest comes first. `limit` from 1 to 100,000; a query that holds no word finds nothing.
+        """
         return await self._run(self._operations.search_messages(agent_id, query, limit))
 
     async def get_conversation_stats(self, agent_id: UUID) -> ConversationStats:
@@ -204,7 +232,7 @@ class AsyncConversationStore:
         *,
         durability: Durability | None = None,
     ) -> bool:
-        """Records what the agent felt at a message, afterwards; False if it has no such message."""
+        """Replaces what is recorded as felt at a message (None: nothing); False if the agent has no such message."""
         return await self._run(
             self._operations.update_emotional_context(agent_id, message_id, emotional_context, durability)
         )
@@ -230,7 +258,18 @@ class AsyncMemoryManager:
         durability: Durability | None = None,
         idempotency_key: str | None = None,
     ) -> MemoryRecord:
-        """Stores or replaces a memory. `importance` in [0, 1]; None: worked out from type and data."""
+        """Stores or replaces a memory; a replacement keeps id, creation time and access count.
+
+        `key` is any text of up to `Settings.max_key_bytes`, `data` any JSON. `ttl_seconds` and `importance`, in [0, 1],
+        are those of the type's policy where they are None; without one a memory stays for ever, and its importance is
+
+            0.5; +0.3 goal, +0.2 preference and personality, +0.1 skill, +0.05 fact and knowledge, -0.2 temp and cache;
+            + min(fields / 20, 0.2) of an object, + min(words / 100, 0.1) of a text; clamped to [0, 1]
+
+        InvalidInput for a type that is neither one of the eleven (`goal`, `preference`, `personality`, `skill`, `fact`,
+        `knowledge`, `experience`, `relationship`, `context`, `temp`, `cache`) nor in `Settings.memory_policies`. At
+        most 64 `tags` of up to 128 bytes.
+        """
         return await self._run(
             self._operations.store_memory(
                 agent_id, memory_type, key, data, ttl_seconds, importance, tags, durability, idempotency_key
@@ -238,23 +277,29 @@ class AsyncMemoryManager:
         )
 
     async def retrieve_memory(self, agent_id: UUID, memory_type: str, key: str) -> Any | None:
-        """The data of a memory, None if there is none; counts the access."""
+        """The data of a memory, None if there is none or it has expired; counts the access.
+
+        Counting costs no second round trip and no write to PostgreSQL: the count goes there with the next flush.
+        """
         return await self._run(self._operations.retrieve_memory(agent_id, memory_type, key))
 
     async def get_memory(self, agent_id: UUID, memory_type: str, key: str) -> MemoryRecord | None:
-        """A memory with all that is known of it; does not count."""
+        """A memory with all that is known of it, None if there is none or it has expired; does not count."""
         return await self._run(self._operations.get_memory(agent_id, memory_type, key))
 
     async def get_memories_by_type(
         self, agent_id: UUID, memory_type: str | None, limit: int = 50, offset: int = 0
     ) -> list[MemoryRecord]:
-        """The memories of a type (None: of all), by importance, then last access, descending."""
+        """The memories of a type (None: of all), by importance, then last access, descending; the expired are left out.
+
+        `limit` from 1 to 100,000, `offset` how many to pass over.
+        """
         return await self._run(self._operations.get_memories_by_type(agent_id, memory_type, limit, offset))
 
     async def delete_memory(
         self, agent_id: UUID, memory_type: str, key: str, *, durability: Durability | None = None
     ) -> bool:
-        """Deletes a memory; False where there was none."""
+        """Deletes a memory, in both tiers; False where there was none. One stored under its name later is a new one."""
         return await self._run(self._operations.delete_memory(agent_id, memory_type, key, durability))
 
 
@@ -273,7 +318,7 @@ class AsyncSessionStore:
         durability: Durability | None = None,
         idempotency_key: str | None = None,
     ) -> AgentSession:
-        """Begins a session, with what the agent feels now. Several may be open at once."""
+        """Begins a session, with what the agent feels now. Several may be open at once; `metadata` is any JSON."""
         return await self._run(self._operations.start_session(agent_id, metadata, durability, idempotency_key))
 
     async def end_session(
@@ -286,10 +331,11 @@ class AsyncSessionStore:
     ) -> AgentSession:
         """Ends a session, with what the agent feels now and totals of what happened within; once, however often called.
 
-        What carries no session id counts to the session that was started last of those open then.
+        What carries no session id counts to the session that was started last of those open then. InvalidInput if the
+        agent has no such session.
         """
         return await self._run(self._operations.end_session(agent_id, session_id, durability, idempotency_key))
 
     async def get_sessions(self, agent_id: UUID, limit: int = 50) -> list[AgentSession]:
-        """The newest sessions, newest first; at most 1,000."""
+        """The newest sessions by their start, newest first; `limit` from 1 to 1,000."""
         return await self._run(self._operations.get_sessions(agent_id, limit))

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from banshee_memory.errors import InvalidInput
+from banshee_memory.errors import InvalidInput, shown
 from banshee_memory.stamps import from_us, to_us
 
 FLOOR = 0.01
@@ -65,7 +65,7 @@ class Emotion(enum.StrEnum):
         try:
             return cls(snake)
         except ValueError:
-            raise InvalidInput("emotion", f"{name!r} is none of the 22 OCC emotions") from None
+            raise InvalidInput("emotion", f"{shown(name)} is none of the 22 OCC emotions") from None
 
 
 class _Temper(NamedTuple):
@@ -130,17 +130,22 @@ class EmotionalState(msgspec.Struct):
     """
 
     emotions: dict[Emotion, float] = {}
+    """Intensities in [0, 1]; those under 0.01 count as 0 and are left out."""
     decay_rates: dict[Emotion, float] = {}
+    """The part of an intensity that is lost in a second, in [0, 1]."""
     last_updated: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    """When it was felt so, timezone-aware."""
 
     def rate(self, emotion: Emotion) -> float:
         """The part of its intensity that this emotion loses in a second, for this agent."""
         return self.decay_rates.get(emotion, emotion.rate)
 
     def update_emotion(self, emotion: Emotion, intensity: float, at: datetime | None = None) -> None:
-        """Sets an intensity in [0, 1], after everything else has faded to `at` (default: now)."""
+        """Sets an intensity in [0, 1], after everything else has faded to `at` (default: now); InvalidInput outside."""
         if not 0.0 <= intensity <= 1.0:
-            raise InvalidInput("intensity", f"{intensity!r} is not in [0, 1]")
+            raise InvalidInput("intensity", f"{shown(intensity)} is not in [0, 1]")
+        if at is not None and at.tzinfo is None:
+            raise InvalidInput("at", "must be a timezone-aware datetime")
         now = max(at or datetime.now(UTC), self.last_updated)
         self.emotions = self.decayed(now).emotions
         self.last_updated = now
@@ -191,7 +196,7 @@ class Felt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Capped:
-    """An absence policy: between two writes at most that many seconds of decay."""
+    """An absence policy of `set_temperament`: between two writes at most that many seconds of decay."""
 
     seconds: float
 

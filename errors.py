@@ -20,7 +20,7 @@ class BansheeError(Exception):
 
 
 class InvalidInput(BansheeError, ValueError):
-    """An argument that is refused before any I/O. `field` is its name."""
+    """An argument that is refused, and nothing was done. `field` is its name, `reason` what is wrong and the limit."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -63,3 +63,12 @@ class DurabilityUnavailable(BansheeError):
         super().__init__(message)
         self.applied = applied
         self.result = result
+
+
+def shown(value: object) -> str:
+    """A refused value as its message shows it: in short, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python prints
+        return f"a {type(value).__name__} of monstrous size"
+    return text if len(text) <= 80 else f"{text[:79]}…"

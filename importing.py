@@ -54,6 +54,10 @@ class Importer:
 
     def _judge(self, lines: Iterable[Line], skip_expired: bool) -> None:
         for number, line in enumerate(lines, start=1):
+            if not isinstance(line, Line):
+                raise InvalidInput(
+                    f"record {number}", f"must be a line of the import format, not {type(line).__name__}"
+                )
             try:
                 self._operation(line)
             except InvalidInput as exc:

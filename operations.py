@@ -10,7 +10,7 @@ from uuid import UUID, uuid4, uuid5
 
 from banshee_memory import validation
 from banshee_memory.emotions import Absence, Emotion, EmotionalState, absence_text
-from banshee_memory.errors import ColdStoreUnavailable, DurabilityUnavailable, InvalidInput
+from banshee_memory.errors import ColdStoreUnavailable, DurabilityUnavailable, InvalidInput, shown
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.keys import AgentKeys, shard_keys
@@ -82,7 +82,7 @@ class Operations:
         try:
             return Durability(durability)
         except ValueError:
-            raise InvalidInput("durability", f"{durability!r} is none of {', '.join(Durability)}") from None
+            raise InvalidInput("durability", f"{shown(durability)} is none of {', '.join(Durability)}") from None
 
     def _writing(self, steps: Steps[T], keys: AgentKeys, level: Durability) -> Operation[T]:
         return Operation(steps, keys.agent if level is Durability.COLD else None)
@@ -156,8 +156,7 @@ class Operations:
         return self._writing(steps(), keys, level)
 
     def _event_body(self, event: EmotionalEvent, context_factors: Json, session_id: UUID | None, nonce: bytes) -> bytes:
-        checked = validation.event(event)
-        validation.json("event", calls_payload(checked), self.settings)
+        checked = validation.event(event, self.settings)
         context = validation.json("context_factors", context_factors, self.settings)
         session = validation.optional_id("session_id", session_id)
         return wire.pack(wire.EventBody(nonce, checked, context, session.bytes if session else None))
@@ -190,9 +189,9 @@ class Operations:
         """What was felt over the last hours."""
         keys = self._keys(agent_id)
         if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 < hours <= 876_600:
-            raise InvalidInput("hours", f"{hours!r} is not a number over 0 and up to a hundred years")
+            raise InvalidInput("hours", f"{shown(hours)} is not a number over 0 and up to a hundred years")
         if bucket is not None and (not isinstance(bucket, timedelta) or bucket <= timedelta(0)):
-            raise InvalidInput("bucket", f"{bucket!r} is not a positive timedelta")
+            raise InvalidInput("bucket", f"{shown(bucket)} is not a positive timedelta")
         return Operation(conversations.trends(self.residency, keys, hours, bucket))
 
     # --- conversations ---
@@ -206,7 +205,7 @@ class Operations:
     ) -> Operation[list[UUID]]:
         """Appends messages, all or none."""
         keys, level = self._keys(agent_id), self._level(durability)
-        if isinstance(messages, NewMessage) or len(messages) > self.settings.max_batch:
+        if not isinstance(messages, Sequence) or len(messages) > self.settings.max_batch:
             raise InvalidInput("messages", f"must be a sequence of at most {self.settings.max_batch} NewMessage")
         once = validation.idempotency_key(idempotency_key)
         nonces = [_nonce(keys, once, index) for index in range(len(messages))]
@@ -216,6 +215,8 @@ class Operations:
             if not packed:
                 return []
             places = yield from conversations.append(self.residency, keys, packed, level, once)
+            if len(places) != len(packed):
+                raise InvalidInput("idempotency_key", f"{once!r} was used for {len(places)} messages before")
             return [record_id(stamp, nonce, at) for (at, stamp), nonce in zip(places, nonces, strict=True)]
 
         return self._writing(steps(), keys, level)
@@ -227,7 +228,7 @@ class Operations:
         context = message.emotional_context
         felt = isinstance(context, str)
         if felt and context != "current":
-            raise InvalidInput("emotional_context", f"{context!r} is neither 'current' nor an object")
+            raise InvalidInput("emotional_context", f"{shown(context)} is neither 'current' nor an object")
         body = wire.message_body(
             nonce,
             validation.role(message.role),
@@ -311,7 +312,7 @@ class Operations:
     def _policy(self, memory_type: str) -> MemoryPolicy:
         policy = self.settings.memory_policies.get(memory_type)
         if policy is None and memory_type not in MEMORY_TYPES:
-            raise InvalidInput("memory_type", f"{memory_type!r} is not registered (Settings.memory_policies)")
+            raise InvalidInput("memory_type", f"{shown(memory_type)} is not registered (Settings.memory_policies)")
         return policy or MemoryPolicy()
 
     def _name(self, memory_type: str, key: str) -> tuple[str, str]:
@@ -373,7 +374,9 @@ class Operations:
         plain = validation.json("metadata", metadata, self.settings)
         once = validation.idempotency_key(idempotency_key)
         session_id = uuid4() if once is None else uuid5(keys.agent, f"session\0{once}")
-        return self._writing(sessions.start(self.residency, keys, session_id, plain, level), keys, level)
+        return self._writing(
+            sessions.start(self.residency, keys, session_id, plain, level, keyed=once is not None), keys, level
+        )
 
     def end_session(
         self, agent_id: UUID, session_id: UUID, durability: Durability | None, idempotency_key: str | None
@@ -432,10 +435,3 @@ class Operations:
             return EvictReport(flushed=flushed, dropped=dropped, kept=kept)
 
         return Operation(steps())
-
-
-def calls_payload(event: EmotionalEvent) -> Json:
-    """An event as plain values, to judge the texts and numbers in it."""
-    import msgspec
-
-    return msgspec.to_builtins(event)

@@ -45,7 +45,13 @@ class MemoryPlugin:
     """The memory of emotional agents. Safe to share between threads.
 
     Without arguments it uses REDIS_URL and DATABASE_URL, or the embedded servers where neither is set. Constructing
-    opens nothing; the first call connects.
+    opens nothing; the first call, or `with`, connects. `settings` None: the defaults, and what the environment says.
+
+    Every call judges its arguments first: `InvalidInput`, and nothing was done. Besides, any call can raise
+    `HotStoreUnavailable`, `ColdStoreUnavailable`, `IncompatibleSchema` and `ConfigurationError`, a write also
+    `HotStoreFull` and `DurabilityUnavailable`; no driver's error gets through. Every write takes `durability` (None:
+    that of the settings); one that takes an `idempotency_key`, of up to 256 bytes, is done once however often it is
+    called with that key within `Settings.idempotency_window`, and answered as it was the first time.
     """
 
     emotions: EmotionStore
@@ -122,15 +128,24 @@ class MemoryPlugin:
     # --- both tiers ---
 
     def flush(self, agent_id: UUID | None = None) -> FlushReport:
-        """Returns when everything acknowledged before the call (of that agent) is in PostgreSQL."""
+        """Returns when everything acknowledged before the call (of that agent) is in PostgreSQL.
+
+        Of the agent's shard all is carried. ColdStoreUnavailable if it takes longer than `Settings.flush_timeout`.
+        """
         return self._drain().flush(validation.optional_id("agent_id", agent_id))
 
     def rehydrate(self, agent_id: UUID) -> RehydrateReport:
-        """Brings an agent into Redis: its state, the end of its histories, its worthiest memories."""
+        """Brings an agent into Redis: its state, the end of its histories, its worthiest memories.
+
+        No call needs this: each brings in what it reads. It is there to have an agent warm before it is needed.
+        """
         return self._run(self._operations.rehydrate(agent_id))
 
     def evict(self, agent_id: UUID) -> EvictReport:
-        """Flushes an agent and drops it from Redis; never drops what is not flushed."""
+        """Flushes an agent and drops it from Redis; never drops what is not flushed.
+
+        Volatile memories are only in Redis, and go. The next read brings the rest back as it was.
+        """
         return self._run(self._operations.evict(agent_id, self.flush(agent_id)))
 
     def health_check(self) -> Health:
@@ -140,19 +155,25 @@ class MemoryPlugin:
         return health(*self._open())
 
     def stats(self) -> Stats:
-        """Both tiers at a glance."""
+        """Both tiers at a glance: who is hot, what waits for PostgreSQL, rows, partitions, sizes, own hits."""
         from banshee_memory.tiering.report import stats
 
         return stats(self.settings, *self._open(), self._operations.residency.counters)
 
     def migrate(self) -> list[str]:
-        """Brings the database up to this version's schema; gives the names of the migrations applied now."""
+        """Brings the database up to this version's schema; gives the names of the migrations applied now.
+
+        Any number may run it at once. IncompatibleSchema if the database is newer than this code.
+        """
         from banshee_memory.cold.migrate import migrate
 
         return migrate(self._connections.urls()[1], self.settings)
 
     def export(self, agent_id: UUID) -> Iterator[Line]:
-        """Everything both tiers have of an agent, as lines of the import format (flushes it first)."""
+        """Everything both tiers have of an agent, as lines of the import format (flushes it first).
+
+        `docs/import-format.md` says what an export holds.
+        """
         from banshee_memory.tiering.exporting import exported
 
         self.flush(agent_id)
@@ -162,6 +183,7 @@ class MemoryPlugin:
         """Puts lines of the import format in, in their order. What is beyond retention is refused, or skipped.
 
         All of them are judged first: InvalidInput names the first that cannot go in, and then nothing was written.
+        They are those that `export` gives, or `banshee_memory.tiering.transfer.parse` makes of a file's lines (bytes).
         """
         from banshee_memory.importing import Importer
 

@@ -30,7 +30,7 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class TaskCompleted(_Event, frozen=True, kw_only=True, tag="task_completed"):
-    """A task ended. `difficulty` in [0, 1]; times in seconds."""
+    """A task ended. `difficulty` in [0, 1]; `time_taken` and `expected_time` in seconds."""
 
     success: bool
     difficulty: float
@@ -47,7 +47,7 @@ class UserFeedback(_Event, frozen=True, kw_only=True, tag="user_feedback"):
 
 
 class ToolCallFailed(_Event, frozen=True, kw_only=True, tag="tool_call_failed"):
-    """A tool did not do it. `error_severity` in [0, 1]."""
+    """A tool did not do it, after so many `attempts`. `error_severity` in [0, 1]."""
 
     attempts: int
     error_severity: float
@@ -63,7 +63,7 @@ class GoalProgress(_Event, frozen=True, kw_only=True, tag="goal_progress"):
 
 
 class SocialInteraction(_Event, frozen=True, kw_only=True, tag="social_interaction"):
-    """A meeting with another: collaboration, competition, recognition, criticism, support, conflict, …"""
+    """A meeting with another, of the type collaboration, competition, recognition, criticism, support, conflict, …"""
 
     interaction_type: str
     outcome: float
@@ -71,7 +71,7 @@ class SocialInteraction(_Event, frozen=True, kw_only=True, tag="social_interacti
 
 
 class UnexpectedEvent(_Event, frozen=True, kw_only=True, tag="unexpected_event"):
-    """A surprise. `surprise_level` in [0, 1]."""
+    """A surprise. `surprise_level` in [0, 1]; `context` says in words what it was."""
 
     surprise_level: float
     positive_outcome: bool
@@ -87,7 +87,7 @@ class MemoryRecall(_Event, frozen=True, kw_only=True, tag="memory_recall"):
 
 
 class CustomEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="custom"):
-    """Anything else, under a name of the user's."""
+    """Anything else, under a name of the user's of up to 256 bytes; `data` is any JSON."""
 
     event_type: str
     data: Json = None
@@ -108,40 +108,54 @@ EmotionalEvent = (
 class EmotionalEventRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An event as it went into history.
 
-    `resulting_emotions` is what the event named; valence, arousal and intensity are those of the whole state after
-    it, the deltas are against the state just before it.
+    Valence, arousal and intensity are those of the whole state after it; the deltas are against the state just before
+    it, of the same atomic step.
     """
 
     id: UUID
+    """A UUIDv7."""
     agent_id: UUID
     event_type: str
+    """Its class in snake_case (`task_completed`), or the name of a `CustomEvent`."""
     event: EmotionalEvent
     resulting_emotions: dict[Emotion, float]
+    """What the event named, as it was given."""
     context_factors: Json
     valence: float
+    """In [−1, 1]."""
     arousal: float
+    """In [0, 1]."""
     intensity: float
+    """The sum of all intensities."""
     valence_delta: float
     arousal_delta: float
     intensity_delta: float
     occurred_at: datetime
+    """When it happened: what histories are ordered by."""
     created_at: datetime
+    """When Redis took it."""
     session_id: UUID | None = None
     mode: EventMode = "set"
+    """What it did to the state: `set`, `add` or `record` (nothing)."""
 
 
 class TrendPoint(msgspec.Struct, frozen=True):
     """Valence, arousal and intensity after an event, or their means over the `events` of a bucket."""
 
     at: datetime
+    """When the event occurred, or where the bucket begins."""
     valence: float
+    """In [−1, 1]."""
     arousal: float
+    """In [0, 1]."""
     intensity: float
+    """The sum of all intensities."""
     events: int
+    """1, or how many are in the bucket."""
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """The arguments of `save_message`, and `created_at` for imports (None: when Redis takes it)."""
+    """A message to save: the arguments of `save_message`, and `created_at` for imports (None: when Redis takes it)."""
 
     role: str
     content: str
@@ -153,17 +167,21 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConversationMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message as it was said. `emotional_context` is what the agent felt then, if that was recorded."""
+    """A message as it was said."""
 
     id: UUID
+    """A UUIDv7."""
     agent_id: UUID
     role: str
+    """`user`, `assistant`, `system`, `function` or `tool`."""
     content: str
     metadata: Json
     emotional_context: dict[str, Json] | None
+    """What the agent felt then: intensities by emotion, or the object that was given; None: not recorded."""
     tokens_used: int | None
     session_id: UUID | None
     created_at: datetime
+    """When Redis took it, or the time it brought along: what histories are ordered by."""
 
 
 class ConversationStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,25 +191,34 @@ class ConversationStats(msgspec.Struct, frozen=True, kw_only=True):
     user_messages: int
     assistant_messages: int
     by_role: dict[str, int]
+    """Messages of each of the five roles."""
     total_tokens: int
+    """The sum of `tokens_used`; a message without counts as 0."""
     first_message: datetime | None
     last_message: datetime | None
 
 
 class MemoryRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A typed memory. `importance` in [0, 1]; `expires_at` None: never."""
+    """A typed memory."""
 
     id: UUID
+    """Derived from agent, type and key (UUIDv5), so that a replacement has the same."""
     agent_id: UUID
     memory_type: str
     key: str
     data: Json
     importance: float
+    """In [0, 1]."""
     access_count: int
+    """How often `retrieve_memory` gave it; exact."""
     last_accessed: datetime
+    """When it did so last, or when the memory was stored."""
     created_at: datetime
+    """When it was first stored."""
     updated_at: datetime
+    """When it was last replaced."""
     expires_at: datetime | None
+    """From when on it is gone, in both tiers; None: never."""
     tags: tuple[str, ...]
 
 
@@ -202,24 +229,32 @@ class AgentSession(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: UUID
     session_start: datetime
     session_end: datetime | None
+    """None: it is open."""
     initial_emotional_state: dict[Emotion, float]
+    """Intensities as it began; empty: nothing was felt."""
     final_emotional_state: dict[Emotion, float] | None
+    """Intensities as it ended; None: it is open."""
     total_messages: int
+    """This and the other totals are 0 until it ends."""
     total_events: int
     total_tokens_used: int
     session_metadata: Json
+    """The `metadata` of `start_session`."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether both stores answer. Latencies in seconds, of one round trip; `problems` in words, empty when well."""
+    """Whether both stores answer. Versions and latencies are None where a store does not."""
 
     postgres_connected: bool
     redis_connected: bool
     postgres_version: str | None
     redis_version: str | None
     postgres_latency: float | None
+    """Seconds of one round trip."""
     redis_latency: float | None
+    """Seconds of one round trip."""
     problems: tuple[str, ...]
+    """What is wrong, in words; empty when all is well."""
 
     @property
     def ok(self) -> bool:
@@ -228,18 +263,20 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlushReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a flush carried to PostgreSQL. `duplicates` were there already (a flush that died before cleaning up)."""
+    """What a flush carried to PostgreSQL, in records."""
 
     messages: int = 0
     events: int = 0
     states: int = 0
     memories: int = 0
     duplicates: int = 0
+    """There already, from a flush that died before it could clean up."""
     expired: int = 0
     """Older than retention, so dropped."""
     poisoned: int = 0
     """Moved to the dead letters."""
     seconds: float = 0.0
+    """How long it took."""
 
     def __add__(self, other: FlushReport) -> FlushReport:
         names = self.__struct_fields__
@@ -261,36 +298,47 @@ class RehydrateReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvictReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What left Redis. `kept` are keys that became dirty again meanwhile."""
+    """What left Redis."""
 
     flushed: FlushReport
+    """What the flush before it carried."""
     dropped: int
+    """Keys that are gone."""
     kept: int
+    """Keys that stay, because something unflushed came into them meanwhile."""
 
 
 class Backlog(msgspec.Struct, frozen=True, kw_only=True):
-    """What is only in Redis. `oldest_age` in seconds, None when there is nothing."""
+    """What is only in Redis."""
 
     records: int
+    """Entries of the logs; exact."""
     bytes: int
+    """An estimate, from the entry that waits longest in each shard."""
     oldest_age: float | None
+    """Seconds; None: nothing waits."""
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """Both tiers at a glance. `agents_hot` is an estimate from `agents_hot_sample` sampled keys, not a count."""
+    """Both tiers at a glance. Sizes in bytes."""
 
     agents_hot: int
+    """Agents in Redis: an estimate from `agents_hot_sample` sampled keys; a count where those are all there are."""
     agents_hot_sample: int
     hit_ratio: float | None
     """Of this client's read-through calls, the part that Redis answered; None before the first."""
     backlog: Backlog
     dead_letters: int
+    """Records that PostgreSQL could not take; `banshee dead-letters` tells why."""
     redis_used_memory: int
     redis_max_memory: int
+    """0: no limit is set."""
     agents: int
+    """Agents in PostgreSQL."""
     rows: dict[str, int]
     """Estimated rows of each table, from PostgreSQL's own statistics."""
     partitions: dict[str, int]
+    """Partitions of each table."""
     database_bytes: int
 
 

@@ -33,26 +33,33 @@ class MemoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     ttl_seconds: float | None = None
     """Time to live; None: for ever (of a volatile one: `Settings.hot_ttl`)."""
     importance: float | None = None
-    """None: by the formula of `records.memory_importance`."""
+    """In [0, 1]; None: by the formula of `store_memory`."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All that can be chosen. Times are in seconds, sizes in bytes (of UTF-8 where it is text)."""
 
     redis_password: str | None = None
+    """Used where the URL holds none."""
     data_dir: Path | None = None
     """Where the embedded servers keep their data; None: BANSHEE_DATA_DIR or the platform's user data folder."""
     db_min_connections: int = 1
+    """Connections to PostgreSQL that a client keeps open."""
     db_max_connections: int = 10
+    """Connections to PostgreSQL that a client opens at most."""
     connect_timeout: float = 5.0
+    """How long opening a connection to either store may take."""
     call_timeout: float = 5.0
     """How long one call to either store may take before the store counts as unavailable."""
 
     shards: int = 64
     """Fixed when a store is first used; another number is refused afterwards."""
     durability: Durability = Durability.HOT
+    """Of a write that does not name its own."""
     durability_timeout: float = 5.0
+    """How long a write waits to be SYNCED or REPLICATED before it is `DurabilityUnavailable`."""
     replicas: int = 1
+    """How many replicas must have a write for REPLICATED."""
 
     flush_after: float = 1.0
     """How old a record may get before the daemon carries it to PostgreSQL."""
@@ -70,20 +77,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Flushed emotional events an agent keeps in Redis."""
 
     memory_policies: Mapping[str, MemoryPolicy] = {}
-    """By type. A type that is none of `records.MEMORY_TYPES` must be registered here before it is stored."""
+    """By type. A type that is none of the eleven must be registered here before it is stored."""
     idempotency_window: float = 86_400.0
     """How long an idempotency key is remembered."""
 
     message_retention_days: int | None = 90
+    """How long messages are kept; None: for ever. What is older goes with its partition, totals stay."""
     event_retention_days: int | None = 30
+    """How long emotional events are kept; None: for ever."""
     partitions_ahead: int = 4
     """Partitions of each table that exist before they are needed (weeks of messages, days of events)."""
     search_language: str = "english"
+    """A text search configuration of PostgreSQL; `simple` does not stem."""
 
     max_content_bytes: int = 1_000_000
+    """Of a message's content."""
     max_json_bytes: int = 1_000_000
+    """Of metadata, emotional context, context factors and a memory's data, as JSON."""
     max_json_depth: int = 32
+    """How deep objects and arrays in them may be nested."""
     max_key_bytes: int = 512
+    """Of a memory's key."""
     max_batch: int = 1_000
     """Messages in one `save_messages`."""
 

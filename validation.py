@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 
 from banshee_memory.emotions import Absence, Capped, Emotion, EmotionalState
-from banshee_memory.errors import InvalidInput
+from banshee_memory.errors import InvalidInput, shown
 from banshee_memory.records import ROLES, EmotionalEvent, Json
 from banshee_memory.settings import Settings
 
@@ -46,20 +46,20 @@ def text(field: str, value: object, most_bytes: int, *, blank: bool = False) -> 
         raise InvalidInput(field, f"is {size:,} bytes of UTF-8; the limit is {most_bytes:,}")
     if not blank and not value.strip():
         raise InvalidInput(field, "must not be blank")
-    return value
+    return str.__str__(value)  # of an enum its value
 
 
 def role(value: object) -> str:
     """One of the five roles."""
     if value not in ROLES:
-        raise InvalidInput("role", f"{value!r} is none of {', '.join(ROLES)}")
+        raise InvalidInput("role", f"{shown(value)} is none of {', '.join(ROLES)}")
     return str(value)
 
 
 def intensity(field: str, value: object, *, low: float = 0.0) -> float:
     """A finite number in [low, 1]."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= 1.0:
-        raise InvalidInput(field, f"{value!r} is not a number in [{low:g}, 1]")
+        raise InvalidInput(field, f"{shown(value)} is not a number in [{low:g}, 1]")
     return float(value) + 0.0
 
 
@@ -83,7 +83,7 @@ def changes(field: str, value: object, mode: str) -> dict[Emotion, float]:
 def mode(value: object, allowed: tuple[str, ...]) -> str:
     """How changes apply."""
     if value not in allowed:
-        raise InvalidInput("mode", f"{value!r} is none of {', '.join(allowed)}")
+        raise InvalidInput("mode", f"{shown(value)} is none of {', '.join(allowed)}")
     return str(value)
 
 
@@ -106,13 +106,13 @@ def absence(value: object) -> Absence:
     if isinstance(value, Capped):
         return Capped(_seconds("absence", value.seconds))
     if value not in ("wall", "active"):
-        raise InvalidInput("absence", f"{value!r} is neither 'wall' nor 'active' nor Capped(seconds)")
+        raise InvalidInput("absence", f"{shown(value)} is neither 'wall' nor 'active' nor Capped(seconds)")
     return value
 
 
 def _seconds(field: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 3_155_760_000:
-        raise InvalidInput(field, f"{value!r} is not a number of seconds over 0 and up to a hundred years")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1e-6 <= value <= 3_155_760_000:
+        raise InvalidInput(field, f"{shown(value)} is not a number of seconds, from a millionth up to a hundred years")
     return float(value)
 
 
@@ -125,13 +125,15 @@ def state(value: object) -> EmotionalState:
     return EmotionalState(emotions, rates, moment("state.last_updated", value.last_updated))
 
 
-def event(value: object) -> EmotionalEvent:
+def event(value: object, settings: Settings) -> EmotionalEvent:
     """One of the events, with fields of their types."""
     if not isinstance(value, get_args(EmotionalEvent)):
         raise InvalidInput("event", f"must be one of the events, not a {type(value).__name__}")
+    # As they are: msgspec would make text of bytes, and a list of a set.
+    plain = json("event", {name: getattr(value, name) for name in value.__struct_fields__}, settings)
     try:
-        checked = msgspec.convert(msgspec.to_builtins(value), EmotionalEvent)
-    except (msgspec.ValidationError, UnicodeEncodeError) as exc:
+        checked = msgspec.convert({**plain, "type": value.__struct_config__.tag}, EmotionalEvent)
+    except msgspec.ValidationError as exc:
         raise InvalidInput("event", str(exc)) from None
     text("event.event_type", checked.event_type, 256)
     return checked  # type: ignore[no-any-return]
@@ -144,7 +146,7 @@ def moment(field: str, value: object, *, oldest_days: int | None = None, now: da
     try:
         at = value.astimezone(UTC)
     except (OverflowError, ValueError):
-        raise InvalidInput(field, f"{value!r} cannot be expressed in UTC") from None
+        raise InvalidInput(field, f"{shown(value)} cannot be expressed in UTC") from None
     now = now or datetime.now(UTC)
     if at > now + SKEW:
         raise InvalidInput(field, f"{at.isoformat()} lies in the future")
@@ -158,7 +160,7 @@ def moment(field: str, value: object, *, oldest_days: int | None = None, now: da
 def count(field: str, value: object, *, low: int, high: int) -> int:
     """A whole number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidInput(field, f"{value!r} is not a whole number in [{low:,}, {high:,}]")
+        raise InvalidInput(field, f"{shown(value)} is not a whole number in [{low:,}, {high:,}]")
     return value
 
 
@@ -187,7 +189,7 @@ def memory_type(value: object) -> str:
         or not _TYPE_CHARACTERS.issuperset(value)
         or value[0] == "_"
     ):
-        raise InvalidInput("memory_type", f"{value!r} is not a name of 1 to 64 of a-z, 0-9 and _ (not first)")
+        raise InvalidInput("memory_type", f"{shown(value)} is not a name of 1 to 64 of a-z, 0-9 and _ (not first)")
     return value
 
 
@@ -228,7 +230,7 @@ def _plain(field: str, value: Json, depth: int, most: int) -> Json:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return text(field, str(value), most, blank=True)
+        return text(field, value, most, blank=True)
     if isinstance(value, (int, float)):
         return _number(field, value)
     if depth == 0:
@@ -242,18 +244,19 @@ def _plain(field: str, value: Json, depth: int, most: int) -> Json:
 
 def _key(field: str, key: object, most: int) -> str:
     if not isinstance(key, str):
-        raise InvalidInput(field, f"has the key {key!r}; keys of an object are text")
+        raise InvalidInput(field, f"has the key {shown(key)}; keys of an object are text")
     return text(field, key, most, blank=True)
 
 
 def _number(field: str, value: int | float) -> int | float:
     if isinstance(value, int):
-        if value not in _WHOLE:
-            raise InvalidInput(field, f"holds {value}, which is no 64-bit integer")
-        return value
+        whole = int(value)  # an IntEnum is none of its own kind any more; a range would search for it one by one
+        if whole not in _WHOLE:
+            raise InvalidInput(field, f"holds an integer of {whole.bit_length()} bits; 64 can be stored")
+        return whole
     if not math.isfinite(value):
         raise InvalidInput(field, f"holds {value}, which JSON cannot say")
-    return value
+    return float(value)
 
 
 MOST_TOKENS = 2**31 - 1

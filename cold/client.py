@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from banshee_memory.cold.session import AsyncBoundedConnection, BoundedConnection
 
 T = TypeVar("T")
+SWEPT_AT_ONCE = 1_000
 # What the pool's background work has to say is raised to the caller anyway; without a handler it would go to stderr.
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
@@ -94,6 +95,15 @@ class ColdStore:
 
         with self.connection() as connection:
             return drop_expired(connection, now, self.settings)
+
+    def sweep_memories(self, now: datetime) -> int:
+        """Makes tombstones of some memories that expired, and forgets some old tombstones; returns how many of both.
+
+        Fewer than `SWEPT_AT_ONCE`: that was all.
+        """
+        with self.connection() as connection:
+            params = {"now": now, "limit": SWEPT_AT_ONCE}
+            return int(connection.execute(STATEMENTS["sweep_memories"].sql, params).fetchall()[0][0])
 
     def close(self) -> None:
         """Closes the connections; calling it again does nothing, another call to the store opens it again."""

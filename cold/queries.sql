@@ -332,7 +332,9 @@ WITH new_messages AS (
     INSERT INTO memory_records AS stored (agent_id, memory_type, key, data, importance, access_count, last_accessed,
                                           created_at, updated_at, expires_at, tags, stamp, deleted)
     SELECT DISTINCT ON (agent_id, memory_type, key) agent_id, memory_type, key, data, importance, access_count,
-           last_accessed, created_at, updated_at, expires_at, tags, stamp, deleted
+           last_accessed, created_at, updated_at,
+           -- A tombstone goes days after it came, however old the deletion is: what it keeps out may come that late, too.
+           CASE WHEN deleted THEN now() + interval '7 days' ELSE expires_at END, tags, stamp, deleted
     FROM pg_temp.staged_memories
     ORDER BY agent_id, memory_type, key, stamp DESC, deleted DESC, access_count DESC
     ON CONFLICT (agent_id, memory_type, key) DO UPDATE
@@ -404,6 +406,29 @@ FROM (
     ORDER BY agent_id, id, stamp DESC
 ) AS newest
 WHERE said.agent_id = newest.agent_id AND said.created_at = newest.created_at AND said.id = newest.id;
+
+-- name: sweep_memories
+-- Memories that expired become tombstones, and tombstones whose days are over go; returns how many of both, some at a time.
+-- What another transaction is at is left to the next sweep.
+WITH due AS (
+    SELECT agent_id, memory_type, key, deleted
+    FROM memory_records
+    WHERE expires_at <= %(now)s
+    ORDER BY expires_at
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+), buried AS (
+    UPDATE memory_records AS expired
+    SET data = NULL, tags = '{}', deleted = true, updated_at = %(now)s, expires_at = %(now)s + interval '7 days'
+    FROM due
+    WHERE NOT due.deleted
+      AND (expired.agent_id, expired.memory_type, expired.key) = (due.agent_id, due.memory_type, due.key)
+), gone AS (
+    DELETE FROM memory_records AS old
+    USING due
+    WHERE due.deleted AND (old.agent_id, old.memory_type, old.key) = (due.agent_id, due.memory_type, due.key)
+)
+SELECT count(*) FROM due;
 
 -- name: hold_migrations
 -- Waits until no other runner migrates this database; the end of the connection lets go.

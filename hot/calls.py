@@ -481,6 +481,11 @@ def mark_clean(
     return _fcall("mark_clean", at, args, lambda reply: reply != b"CHANGED")
 
 
+def type_of(key: str) -> Call[str]:
+    """What is under a key: `stream`, `set`, ...; `none` where there is nothing."""
+    return Call(("TYPE", key), lambda reply: str(reply, "ascii"))
+
+
 def dead_letters(keys: ShardKeys) -> Call[int]:
     """How many entries of this shard could not be flushed."""
     return Call(("XLEN", keys.dead), int)

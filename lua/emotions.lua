@@ -198,7 +198,7 @@ redis.register_function {
     for _, name in ipairs({ 'absence', 'paused', 'away' }) do
       if fields[name] then set[#set + 1], set[#set + 2] = name, fields[name] end
     end
-    if not resident then set[#set + 1], set[#set + 2] = 'blind', '1' end
+    if not resident or fields.blind then set[#set + 1], set[#set + 2] = 'blind', '1' end
     local ms, seq = log_append(KEYS[2], 'S', ARGV[1], '')
     redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[1], 'meta', pack_stamp(ms, seq) .. struct.pack('>d', now), unpack(set))
@@ -213,7 +213,7 @@ redis.register_function {
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_update_emotions',
-  callback = once(2, function(KEYS, ARGV)
+  callback = once('u', 2, function(KEYS, ARGV)
     local mode = ARGV[2]
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
     if mode ~= 'add' and mode ~= 'set' then return invalid('mode: neither add nor set') end
@@ -271,6 +271,8 @@ redis.register_function {
     else
       gone[#gone + 1] = 'away'
     end
+    -- What absence means is said here, so PostgreSQL need not be asked.
+    if absence ~= '' then gone[#gone + 1] = 'blind' end
     if absence == 'wall' then
       gone[#gone + 1] = 'absence'
     elseif absence ~= '' then

@@ -49,13 +49,19 @@ local function is_from(element, us, stamp)
   return at > us or (at == us and not stamp_after(stamp, stamp_in(element)))
 end
 
+-- Whether an element lies after a place.
+local function is_beyond(element, us, stamp)
+  local at = time_in(element)
+  return at > us or (at == us and stamp_after(stamp_in(element), stamp))
+end
+
 -- Puts an element where its place is. Returns whether that is the end.
 local function insert(list, element)
-  local at = time_in(element)
+  local at, stamp = time_in(element), stamp_in(element)
   local low, high = 1, redis.call('LLEN', list) -- the first that is later lies in [low, high]; high: there is none
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if time_in(redis.call('LINDEX', list, middle)) > at then high = middle else low = middle + 1 end
+    if is_beyond(redis.call('LINDEX', list, middle), at, stamp) then high = middle else low = middle + 1 end
   end
   local later = redis.call('LINDEX', list, low)
   if later then
@@ -107,7 +113,7 @@ end
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_append_messages',
-  callback = once(3, function(KEYS, ARGV)
+  callback = once('m', 3, function(KEYS, ARGV)
     local now = now_us()
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
     if #ARGV < 4 or (#ARGV - 1) % 3 ~= 0 then return invalid('messages: not in threes') end
@@ -144,7 +150,7 @@ redis.register_function {
 -- each change: length of the name, name, amount (double).
 redis.register_function {
   function_name = 'banshee1_save_event',
-  callback = once(4, function(KEYS, ARGV)
+  callback = once('e', 4, function(KEYS, ARGV)
     local now = now_us()
     local mode = ARGV[2]
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end

@@ -1,19 +1,21 @@
 -- Retries that are safe: a call that brings a key is done once within the window, and answered as it was the first time.
--- The shard's `idem` is a hash, `<agent><key>`: the time of the call (double, microseconds) and its reply (MessagePack).
+-- The shard's `idem` is a hash, `<agent><letter of the function><key>`: the time of the call (double, microseconds) and its
+-- reply (MessagePack).
 -- It has no TTL: what Redis may evict would let a retry through. The daemon sweeps what is older than the window.
 
 local LONGEST_KEY = 256
 
 -- A function that may be called with one KEYS more than it has (idem) and one ARGV more, the last (the idempotency key).
+-- `letter`: the function's own, so that one key for calls of several functions does each of them.
 -- `body`: which ARGV its reply ends with, if it does; that part is not kept, whoever repeats the call brings it along.
-local function once(keys, run, body)
+local function once(letter, keys, run, body)
   return function(KEYS, ARGV)
     if #KEYS < keys then return invalid('keys: too few') end
     if #KEYS == keys then return run(KEYS, ARGV) end
     local key = table.remove(ARGV)
     if not key or key == '' or #key > LONGEST_KEY then return invalid('idempotency_key: not 1 to 256 bytes') end
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
-    local idem, field = KEYS[keys + 1], ARGV[1] .. key
+    local idem, field = KEYS[keys + 1], ARGV[1] .. letter .. key
     local first = redis.call('HGET', idem, field)
     if first then
       local reply = cmsgpack.unpack(string.sub(first, 9))

@@ -25,6 +25,24 @@ local function is_expired(memory, now)
   return memory.expires > 0 and memory.expires <= now
 end
 
+-- A member is text that PostgreSQL can hold: UTF-8 without NUL. One that is not could be stored here and carried nowhere.
+local function is_member(text)
+  if not text or not string.find(text, '^[a-z0-9_]+:.') or string.find(text, '%z') then return false end
+  local at = string.find(text, '[\128-\255]')
+  while at do
+    local sequence = string.match(text, '^[\194-\223][\128-\191]', at)
+      or string.match(text, '^\224[\160-\191][\128-\191]', at)
+      or string.match(text, '^[\225-\236\238\239][\128-\191][\128-\191]', at)
+      or string.match(text, '^\237[\128-\159][\128-\191]', at)
+      or string.match(text, '^\240[\144-\191][\128-\191][\128-\191]', at)
+      or string.match(text, '^[\241-\243][\128-\191][\128-\191][\128-\191]', at)
+      or string.match(text, '^\244[\128-\143][\128-\191][\128-\191]', at)
+    if not sequence then return false end
+    at = string.find(text, '[\128-\255]', at + #sequence)
+  end
+  return true
+end
+
 local function is_known(value)
   return value and string.byte(value) ~= 76
 end
@@ -63,10 +81,10 @@ end
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_store_memory',
-  callback = once(3, function(KEYS, ARGV)
+  callback = once('v', 3, function(KEYS, ARGV)
     local agent, member, how = ARGV[1], ARGV[2], ARGV[5]
     if not is_agent(agent) then return invalid('agent: not 16 bytes') end
-    if not member or not string.find(member, '^[a-z0-9_]+:.') then return invalid('member: not <type>:<key>') end
+    if not is_member(member) then return invalid('member: not <type>:<key> in UTF-8') end
     if not ARGV[4] or ARGV[4] == '' then return invalid('body: empty') end
     local ttl = ARGV[3] == '' and 0 or number_in(ARGV[3], 1e-6, 3155760000)
     if not ttl then return invalid('ttl: not seconds over 0 and up to a hundred years') end
@@ -79,7 +97,9 @@ redis.register_function {
     local expires = ttl > 0 and math.floor(now + ttl * 1000000) or 0
     local head = struct.pack(HEADER, expires, m.count, m.accessed, m.created, now)
     -- One that is in PostgreSQL, or will be, is replaced there too: or what it was would come back.
-    if how == 'volatile' and (not is_known(value) or m.transient or not parse_memory(value)) then
+    local mark = value and string.sub(value, 1, 1)
+    local is_kept = mark == 'P' or (mark == 'A' and redis.call('PTTL', KEYS[1]) == -1)
+    if how == 'volatile' and not is_kept then
       return store_transient(KEYS[1], KEYS[2], member, head, ARGV[4], ttl, now)
     end
     local ms, seq = log_append(KEYS[3], 'V', agent, member)
@@ -113,6 +133,7 @@ redis.register_function {
   function_name = 'banshee1_retrieve_memory',
   callback = function(KEYS, ARGV)
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
+    if not is_member(ARGV[2]) then return invalid('member: not <type>:<key> in UTF-8') end
     local value = redis.call('GET', KEYS[1])
     if not is_known(value) then return MISS end
     local m, now = parse_memory(value), now_us()
@@ -132,6 +153,7 @@ redis.register_function {
   function_name = 'banshee1_delete_memory',
   callback = function(KEYS, ARGV)
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
+    if not is_member(ARGV[2]) then return invalid('member: not <type>:<key> in UTF-8') end
     local value = redis.call('GET', KEYS[1])
     if not is_known(value) then return MISS end
     local m = parse_memory(value)

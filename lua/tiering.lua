@@ -186,6 +186,8 @@ local function items_of(KEYS, ARGV, a)
   return items
 end
 
+local PAGE = 16
+
 -- banshee1_log_head: the oldest entries of a log, as many as one flush should carry: mark-clean reads them all again.
 --   KEYS   log
 --   ARGV   most entries, most bytes (one entry comes whatever its size)
@@ -195,16 +197,17 @@ redis.register_function {
   callback = function(KEYS, ARGV)
     local most, bytes = number_in(ARGV[1], 1, 100000), number_in(ARGV[2], 1, 2 ^ 40)
     if not most or not bytes then return invalid('most: not a number') end
-    local head, start, step = {}, '-', 8
+    local head, start = {}, '-'
     while #head < most do
-      local page = redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', math.min(step, most - #head))
+      -- Small pages: how large the next entries are is known only when they are read.
+      local page = redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', math.min(PAGE, most - #head))
       for _, entry in ipairs(page) do
         for _, text in ipairs(entry[2]) do bytes = bytes - #text end
         if bytes < 0 and #head > 0 then return head end
         head[#head + 1] = entry
       end
-      if #page < step then break end
-      start, step = '(' .. page[#page][1], 128
+      if #page < PAGE then break end
+      start = '(' .. page[#page][1]
     end
     return head
   end,
@@ -235,6 +238,7 @@ redis.register_function {
       local ms, seq = string.match(last, '^(%d+)-(%d+)$')
       through = pack_stamp(tonumber(ms), tonumber(seq))
     end
+    if letters > 0 then redis.call('XLEN', dead) end -- fails on another type: what cannot be buried stays in the log
     local reasons = {}
     for i = 6, 5 + 2 * letters, 2 do reasons[ARGV[i]] = ARGV[i + 1] end
     for _, entry in ipairs(entries) do

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, cast
 from uuid import UUID
 
@@ -17,9 +17,13 @@ WRITES = frozenset({"save_state", "update_emotions", "save_event", "save_message
     "save_emotional_state",
     "save_emotional_event",
     "save_conversation_message",
+    "set_temperament",
+    "update_emotional_context",
+    "start_session",
+    "end_session",
 }
 TIERS = frozenset({"flush", "evict", "rehydrate"})
-STORES = ("emotions", "conversations", "memories")
+STORES = ("emotions", "conversations", "memories", "sessions")
 
 
 class _Face:
@@ -42,11 +46,26 @@ def awaited(plugin: AsyncMemoryPlugin, runner: asyncio.Runner) -> MemoryPlugin:
     def wrap(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             result = method(*args, **kwargs)
+            if name == "subscribe":
+                return _stepped(result, runner)
             return runner.run(_drained(result) if inspect.isasyncgen(result) else result)
 
         return call
 
     return cast("MemoryPlugin", _Face(plugin, wrap))
+
+
+def _stepped(results: AsyncGenerator[Any, None], runner: asyncio.Runner) -> Iterator[Any]:
+    try:
+        while True:
+            yield runner.run(_next(results))
+    finally:
+        runner.run(results.aclose())
+        runner.run(asyncio.sleep(0))  # a transport that was closed lets go of its socket with the loop's next turn
+
+
+async def _next(results: AsyncGenerator[Any, None]) -> Any:
+    return await anext(results)
 
 
 async def _drained(results: Any) -> list[Any]:

@@ -34,6 +34,8 @@ class Load:
     accessed: list[bytes]
     settings: Settings
     most: int
+    is_left_out: bool = False
+    """Its dead letters' key is of another type: what could not be carried would have nowhere to go."""
     states: set[UUID] = field(default_factory=set)
     members: set[Member] = field(default_factory=set)
     messages: set[UUID] = field(default_factory=set)

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from banshee_memory.cold.client import ColdStore
+from banshee_memory.cold.client import SWEPT_AT_ONCE, ColdStore
 from banshee_memory.errors import BansheeError
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
@@ -167,14 +167,28 @@ class Daemon:
             self._log.info("rehydrated", agents=agents)
 
     def maintain(self) -> None:
-        """Creates partitions ahead of need, drops those beyond retention, and forgets old idempotency keys."""
+        """Creates partitions ahead of need, and forgets what is over: old partitions, memories, idempotency keys."""
         now = from_us(self._hot.run(calls.now()))
         created = self._cold.prepare_partitions(now)
         dropped = self._cold.drop_expired(now)
+        memories = self._sweep_memories(now)
         swept = sum(self._sweep_idempotency(shard_keys(shard)) for shard in range(self._settings.shards))
         self._log.info(
-            "maintained", partitions_created=created, partitions_dropped=dropped, idempotency_keys_swept=swept
+            "maintained",
+            partitions_created=created,
+            partitions_dropped=dropped,
+            memories_swept=memories,
+            idempotency_keys_swept=swept,
         )
+
+    def _sweep_memories(self, now: datetime) -> int:
+        total = 0
+        while not self._stop.is_set():
+            swept = self._cold.sweep_memories(now)
+            total += swept
+            if swept < SWEPT_AT_ONCE:
+                break
+        return total
 
     def _sweep_idempotency(self, keys: ShardKeys) -> int:
         cursor, total = b"0", 0

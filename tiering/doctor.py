@@ -20,9 +20,11 @@ from banshee_memory.records import Health
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import from_us, stamp_of, stamp_us
 from banshee_memory.tiering import report
+from banshee_memory.tiering.shards import ask
 
 _PATIENCE = 60.0
 """Records that are older than this were forgotten by the daemon, however busy it is."""
+_TYPES = {"log": "stream", "dead": "stream", "feed": "stream", "accesses": "set", "wanted": "set", "idem": "hash"}
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -75,6 +77,7 @@ def _redis(settings: Settings, hot: HotStore) -> Iterator[Check]:
     info = hot.info()
     yield _library(hot)
     yield Check("shards", "ok", f"{settings.shards}, as both stores were first used with")
+    yield _keys(settings, hot)
     yield _memory(info)
     yield _append_only(info, hot)
     yield _unflushed(settings, hot)
@@ -91,6 +94,22 @@ def _library(hot: HotStore) -> Check:
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
+
+
+def _keys(settings: Settings, hot: HotStore) -> Check:
+    shards = [shard_keys(number) for number in range(settings.shards)]
+    every = [(getattr(keys, name), meant) for keys in shards for name, meant in _TYPES.items()]
+    types = hot.run_all([calls.type_of(key) for key, _ in every])
+    foreign = [
+        f"{key} is a {found}, not a {meant}"
+        for (key, meant), found in zip(every, types, strict=True)
+        if found not in (meant, "none")
+    ]
+    if not foreign:
+        return Check("keys", "ok", "each shard's are of their types")
+    more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+    said = f"{'; '.join(foreign[:3])}{more}. Somebody else wrote there, so the shard waits: rename or delete the key"
+    return Check("keys", "problem", said)
 
 
 def _memory(info: dict[str, str]) -> Check:
@@ -127,17 +146,18 @@ def _unflushed(settings: Settings, hot: HotStore) -> Check:
 
 
 def _dead_letters(settings: Settings, hot: HotStore) -> Check:
-    lengths = hot.run_all([calls.dead_letters(shard_keys(number)) for number in range(settings.shards)])
-    if not sum(lengths):
+    lengths = ask(hot, [calls.dead_letters(shard_keys(number)) for number in range(settings.shards)])
+    count = sum(length or 0 for length in lengths)
+    if not count:
         return Check("dead letters", "ok", "none")
-    return Check("dead letters", "note", f"{sum(lengths):,} (see `banshee dead-letters`)")
+    return Check("dead letters", "note", f"{count:,} (see `banshee dead-letters`)")
 
 
 def dead_letters(settings: Settings, hot: HotStore, limit: int) -> list[DeadLetter]:
     """The oldest dead letters."""
     shards = range(settings.shards)
-    pages = hot.run_all([calls.dead_letter_page(shard_keys(shard), limit) for shard in shards])
-    letters = [_letter(shard, entry) for shard, page in zip(shards, pages, strict=True) for entry in page]
+    pages = ask(hot, [calls.dead_letter_page(shard_keys(shard), limit) for shard in shards])
+    letters = [_letter(shard, entry) for shard, page in zip(shards, pages, strict=True) for entry in page or ()]
     return sorted(letters, key=lambda letter: (letter.buried_at, letter.shard))[:limit]
 
 

@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 from uuid import UUID
 
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import Batch, Written
-from banshee_memory.errors import BansheeError, ColdStoreUnavailable, ConfigurationError
+from banshee_memory.errors import ColdStoreUnavailable, ConfigurationError
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import agent_keys, shard_keys, shard_of
 from banshee_memory.records import FlushReport
 from banshee_memory.settings import Settings
 from banshee_memory.tiering.batch import Load, loads_by_shard
+from banshee_memory.tiering.shards import ask
 
-T = TypeVar("T")
 _SHARD_ENTRIES = 1_000
 _SHARD_BYTES = 1_000_000
 """The largest part of one log that mark-clean compares at once: Redis does nothing else meanwhile."""
@@ -56,6 +55,8 @@ class Drain:
                 )
             part, loads = self.carry(shards, wait=left)
             report += part
+            if agent_id is not None and any(load.is_left_out for load in loads.values()):
+                raise ConfigurationError(f"Nothing of shard {shards[0]} can be carried: `banshee doctor` says why.")
             shards = [s for s in shards if self._is_behind(loads.get(s), targets[s])]
         return report + FlushReport(seconds=time.monotonic() - started)
 
@@ -72,9 +73,9 @@ class Drain:
         """The shards that have something to carry."""
         numbers = range(self._settings.shards)
         every = [shard_keys(number) for number in numbers]
-        lengths = self._hot.try_all([calls.log_length(keys) for keys in every])
-        counts = self._hot.try_all([calls.accesses_waiting(keys) for keys in every])
-        return [n for n, *waits in zip(numbers, lengths, counts, strict=True) if any(map(_or_none, waits))]
+        lengths = ask(self._hot, [calls.log_length(keys) for keys in every])
+        counts = ask(self._hot, [calls.accesses_waiting(keys) for keys in every])
+        return [n for n, *waits in zip(numbers, lengths, counts, strict=True) if any(waits)]
 
     def carry(self, shards: Sequence[int], wait: float | None) -> tuple[FlushReport, Mapping[int, Load]]:
         """One transaction over these shards, and the marking clean after it."""
@@ -93,11 +94,14 @@ class Drain:
         can hold entries that nobody flushed."""
         keys = [shard_keys(shard) for shard in shards]
         count = self._entries_a_shard(len(shards))
-        heads = self._hot.try_all([calls.log_head(k, count, _SHARD_BYTES) for k in keys])
-        accessed = self._hot.try_all([calls.accessed(k, count) for k in keys])
+        heads = ask(self._hot, [calls.log_head(k, count, _SHARD_BYTES) for k in keys])
+        accessed = ask(self._hot, [calls.accessed(k, count) for k in keys])
+        letters = ask(self._hot, [calls.dead_letters(k) for k in keys])
         loads = [
-            Load(k, _or_none(head) or [], _or_none(read) or [], self._settings, count)
-            for k, head, read in zip(keys, heads, accessed, strict=True)
+            Load(k, [], [], self._settings, count, is_left_out=True)
+            if buried is None
+            else Load(k, head or [], read or [], self._settings, count)
+            for k, head, read, buried in zip(keys, heads, accessed, letters, strict=True)
         ]
         now_us = self._hot.run(calls.now())
         for load in loads:
@@ -122,18 +126,17 @@ class Drain:
     def _mark_clean(self, loads: Mapping[int, Load]) -> None:
         # A log that is not what was read (CHANGED) was trimmed by another flush, or is another server's after a
         # failover: nothing is done to it, and the next pass reads it again.
-        replies = self._hot.try_all(
+        ask(
+            self._hot,
             [
                 calls.mark_clean(load.keys, load.entries, load.settlement(), self._settings.hot_ttl, load.dead)
                 for load in loads.values()
                 if load.entries or load.accessed
-            ]
+            ],
         )
-        for reply in replies:
-            _or_none(reply)
 
     def _newest(self, shards: Sequence[int]) -> dict[int, int]:
-        tails = map(_or_none, self._hot.try_all([calls.log_tail(shard_keys(shard)) for shard in shards]))
+        tails = ask(self._hot, [calls.log_tail(shard_keys(shard)) for shard in shards])
         return {shard: tail[0].stamp if tail else 0 for shard, tail in zip(shards, tails, strict=True)}
 
     def _is_behind(self, load: Load | None, target: int) -> bool:
@@ -152,12 +155,3 @@ def _report(written: Written, loads: Mapping[int, Load]) -> FlushReport:
         expired=sum(len(load.expired) for load in loads.values()),
         poisoned=sum(len(load.dead) for load in loads.values()),
     )
-
-
-def _or_none(reply: T | BansheeError) -> T | None:
-    """A shard whose keys somebody broke (another type) must not keep the others from being flushed."""
-    if isinstance(reply, ConfigurationError):
-        return None
-    if isinstance(reply, BansheeError):
-        raise reply
-    return reply

@@ -17,6 +17,7 @@ from banshee_memory.records import Backlog, Health, Stats
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import stamp_us
 from banshee_memory.tiering.residency import Counters
+from banshee_memory.tiering.shards import ask
 
 _SAMPLE = 1_000
 _ENTRY_OVERHEAD = 60
@@ -64,7 +65,7 @@ def stats(settings: Settings, hot: HotStore, cold: ColdStore, counters: Counters
         agents_hot_sample=sampled,
         hit_ratio=counters.hit_ratio,
         backlog=backlog(settings, hot),
-        dead_letters=sum(hot.run_all([calls.dead_letters(keys) for keys in shards])),
+        dead_letters=sum(count or 0 for count in ask(hot, [calls.dead_letters(keys) for keys in shards])),
         redis_used_memory=int(info.get("used_memory", 0)),
         redis_max_memory=int(info.get("maxmemory", 0)),
         agents=extent.agents,
@@ -77,9 +78,9 @@ def stats(settings: Settings, hot: HotStore, cold: ColdStore, counters: Counters
 def backlog(settings: Settings, hot: HotStore) -> Backlog:
     """What is only in Redis. Bytes are estimated from the entry that waits longest in each shard."""
     shards = [shard_keys(number) for number in range(settings.shards)]
-    lengths = hot.run_all([calls.log_length(keys) for keys in shards])
-    heads = hot.run_all([calls.log_head(keys, 1, 1) for keys in shards])
-    waiting = [(count, head[0]) for count, head in zip(lengths, heads, strict=True) if head]
+    lengths = ask(hot, [calls.log_length(keys) for keys in shards])
+    heads = ask(hot, [calls.log_head(keys, 1, 1) for keys in shards])
+    waiting = [(count, head[0]) for count, head in zip(lengths, heads, strict=True) if count and head]
     if not waiting:
         return Backlog(records=0, bytes=0, oldest_age=None)
     oldest = min(stamp_us(entry.stamp) for _, entry in waiting)

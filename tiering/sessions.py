@@ -49,15 +49,17 @@ class _Life(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def start(
-    residency: Residency, keys: AgentKeys, session_id: UUID, metadata: Json, level: Durability
+    residency: Residency, keys: AgentKeys, session_id: UUID, metadata: Json, level: Durability, *, keyed: bool
 ) -> Steps[AgentSession]:
-    """Begins a session; one of this id that was begun before is given as it is."""
-    stored = yield from memories.read(residency, keys, TYPE, str(session_id), counted=False)
+    """Begins a session. One of this id that was begun before (its id is `keyed`, then) is given as it is."""
+    stored = None
+    if keyed:
+        stored = yield from memories.read(residency, keys, TYPE, str(session_id), counted=False)
     if stored is None:
         yield from states.set_presence(residency, keys, "here")
         felt = yield from states.load(residency, keys)
         life = _Life(initial=_felt(felt), metadata=metadata)
-        stored = yield from _store(residency, keys, session_id, life, level)
+        stored = yield from _store(residency, keys, session_id, life, level, "start" if keyed else None)
     return _session(stored)
 
 
@@ -77,7 +79,10 @@ def end(residency: Residency, keys: AgentKeys, session_id: UUID, level: Durabili
         yield from states.set_presence(residency, keys, "away")
         felt = yield from states.load(residency, keys)
         life = msgspec.structs.replace(life, first=stored.stamp, final=_felt(felt))
-        stored = yield from _store(residency, keys, session_id, life, level)
+        stored = yield from _store(residency, keys, session_id, life, level, "end")
+        life = _life(stored)
+        if life.last is not None:
+            return _session(stored)
     assert life.first is not None
     spans = yield from _own_spans(residency, keys, (life.first, stored.stamp))
     messages, tokens, events = yield from _count(residency, keys, session_id, spans)
@@ -85,7 +90,7 @@ def end(residency: Residency, keys: AgentKeys, session_id: UUID, level: Durabili
     life = msgspec.structs.replace(
         life, last=stored.stamp, ended_us=ended_us, messages=messages, tokens=tokens, events=events
     )
-    stored = yield from _store(residency, keys, session_id, life, level)
+    stored = yield from _store(residency, keys, session_id, life, level, "totals")
     return _session(stored)
 
 
@@ -96,10 +101,15 @@ def newest(residency: Residency, keys: AgentKeys, limit: int) -> Steps[list[Agen
 
 
 def _store(
-    residency: Residency, keys: AgentKeys, session_id: UUID, life: _Life, level: Durability
+    residency: Residency, keys: AgentKeys, session_id: UUID, life: _Life, level: Durability, deed: str | None
 ) -> Steps[StoredMemory]:
-    body = wire.pack(wire.MemoryBody(msgspec.to_builtins(life), _WORTH))
-    return memories.store(residency, keys, TYPE, str(session_id), body, None, level)
+    """Stores it; of several who do the same deed at once the first does, and all are given what that made of it."""
+    body, key = wire.pack(wire.MemoryBody(msgspec.to_builtins(life), _WORTH)), str(session_id)
+    once = deed and f"{deed} of session {key}"
+    stored = yield from memories.store(residency, keys, TYPE, key, body, None, level, once)
+    if once:
+        stored = (yield from memories.read(residency, keys, TYPE, key, counted=False)) or stored
+    return stored
 
 
 def _own_spans(residency: Residency, keys: AgentKeys, whole: Span) -> Steps[list[Span]]:

@@ -57,7 +57,8 @@ CREATE TABLE emotional_states (
     PRIMARY KEY (agent_id)
 ) PARTITION BY HASH (agent_id);
 
--- Typed memories. A deleted one stays as a tombstone (no data) for a while, so that nothing older can bring it back.
+-- Typed memories. A deleted one, or one that expired, stays as a tombstone (no data) for a while, so that nothing older
+-- can bring it back; its expires_at says until when.
 CREATE TABLE memory_records (
     agent_id      uuid   NOT NULL,
     memory_type   text   NOT NULL,
@@ -202,11 +203,11 @@ SELECT key::uuid                                                       AS id,
        agent_id,
        created_at                                                      AS session_start,
        to_timestamp((data ->> 'ended_us')::double precision / 1000000) AS session_end,
-       data -> 'initial'                                               AS initial_emotional_state,
+       coalesce(data -> 'initial', '{}')                               AS initial_emotional_state,
        data -> 'final'                                                 AS final_emotional_state,
-       (data ->> 'messages')::bigint                                   AS total_messages,
-       (data ->> 'events')::bigint                                     AS total_events,
-       (data ->> 'tokens')::bigint                                     AS total_tokens_used,
+       coalesce((data ->> 'messages')::bigint, 0)                      AS total_messages,
+       coalesce((data ->> 'events')::bigint, 0)                        AS total_events,
+       coalesce((data ->> 'tokens')::bigint, 0)                        AS total_tokens_used,
        data -> 'metadata'                                              AS session_metadata
 FROM memory_records
 WHERE memory_type = '_session' AND NOT deleted;

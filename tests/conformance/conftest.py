@@ -9,7 +9,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from banshee_memory import AsyncMemoryPlugin, MemoryPlugin
+from banshee_memory.settings import Settings
 from tests.clients import Placement, awaited, placed
+from tests.own_servers import CLOCK, own_database, own_redis
+from tests.tiers import Tiers
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +45,23 @@ def client(request: pytest.FixtureRequest) -> MemoryPlugin:
 def memory(client: MemoryPlugin, request: pytest.FixtureRequest) -> MemoryPlugin:
     """A client under which records are where the placement says."""
     return placed(client, request.param)
+
+
+@pytest.fixture
+def other(client: MemoryPlugin, sync_client: MemoryPlugin, async_client: MemoryPlugin) -> MemoryPlugin:
+    """The client that `client` is not."""
+    return async_client if client is sync_client else sync_client
+
+
+@pytest.fixture(scope="session")
+def timed(redis_url: str, database_url: str) -> Iterator[Tiers]:
+    """Both tiers on servers of their own, whose clock tests set."""
+    settings = Settings(message_retention_days=None, event_retention_days=None, shards=4)
+    with own_redis(like=redis_url) as redis, own_database(database_url, settings) as database:
+        tiers = Tiers(redis, database, settings, clock=CLOCK)
+        tiers.hot.load_library()
+        yield tiers
+        tiers.close()
 
 
 @pytest.fixture

@@ -161,6 +161,22 @@ def test_an_event_replies_its_element(server: Server, hot: HotStore, keys: Agent
     assert state.emotions == {Emotion.JOY: 0.75}
 
 
+def test_an_amended_message_that_was_not_resident_stands_where_its_stamp_puts_it(
+    server: Server, hot: HotStore, keys: AgentKeys
+) -> None:
+    """Of messages of one time, an earlier one that comes back from PostgreSQL goes before those that came later."""
+    at = [keys.messages, keys.log, keys.state]
+    for text in ("first", "second", "third"):
+        server.fcall("append_messages", at, keys.agent.bytes, NOW, "", body(text))
+    first, second, third = hot.run(calls.whole_history(keys.messages)).elements
+    for gone in (first, third):
+        server.command("LREM", keys.messages, 1, gone)
+        amended = gone + b"\xc0"
+        assert server.fcall("amend_message", [keys.messages, keys.log], keys.agent.bytes, "", amended, b"x") == b"OK"
+    elements = hot.run(calls.whole_history(keys.messages)).elements
+    assert elements == [first + b"\xc0", second, third + b"\xc0"]
+
+
 # --- memories ---
 
 

@@ -7,11 +7,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from banshee_memory.settings import Settings
+from banshee_memory.settings import MemoryPolicy, Settings
 from tests.own_servers import CLOCK, own_database, own_redis
 from tests.tiers import Tiers
 
-SETTINGS = Settings(message_cap=3, event_cap=3, message_retention_days=None, event_retention_days=None, shards=4)
+SETTINGS = Settings(
+    message_cap=3,
+    event_cap=3,
+    message_retention_days=None,
+    event_retention_days=None,
+    shards=4,
+    memory_policies={"scratch": MemoryPolicy(volatile=True)},
+)
 """Lists so short that they are trimmed, shards so few that agents share one."""
 
 

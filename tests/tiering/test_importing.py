@@ -226,3 +226,9 @@ def test_an_export_leaves_out_what_is_deleted_or_not_a_memory(memory: MemoryPlug
     memory.memories.delete_memory(agent, "fact", "number")
     memory.sessions.start_session(agent)
     assert [line.key for line in memory.export(agent) if isinstance(line, MemoryLine)] == ["g"]
+
+
+@pytest.mark.parametrize("no_line", ['{"type": "message"}', {"type": "message"}, None])
+def test_what_is_no_line_is_refused(memory: MemoryPlugin, no_line: object) -> None:
+    with pytest.raises(InvalidInput, match="record 1"):
+        memory.import_([no_line])  # type: ignore[list-item]

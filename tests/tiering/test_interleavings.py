@@ -185,6 +185,16 @@ WRITES: dict[str, tuple[Callable[[Tiers, Life], object], Callable[[Tiers, Life],
         lambda tiers, life: (_texts(tiers.conversations.get_history(life.agent))[:2], _totals(tiers, life)),
         (["an old word", "word number 0"], (9, 16)),
     ),
+    "amend a message": (
+        lambda tiers, life: tiers.conversations.update_emotional_context(life.agent, life.ids[1], {"pity": 1.0}),
+        lambda tiers, life: [m.emotional_context for m in tiers.conversations.get_history(life.agent)][:3],
+        [None, {"pity": 1.0}, None],
+    ),
+    "amend the last message": (
+        lambda tiers, life: tiers.conversations.update_emotional_context(life.agent, life.ids[-1], {"pity": 1.0}),
+        lambda tiers, life: [m.emotional_context for m in tiers.conversations.get_history(life.agent)][-2:],
+        [None, {"pity": 1.0}],
+    ),
     "replace a memory": (
         lambda tiers, life: tiers.memories.store_memory(life.agent, "fact", "k2", "two", importance=0.125),
         lambda tiers, life: (_datum(tiers, life, "k2"), _keys(tiers, life)),

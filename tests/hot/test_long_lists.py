@@ -1,0 +1,106 @@
+"""Lists with thousands of elements: settled a chunk at a time, and in order however late their elements came."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from banshee_memory.hot import calls, wire
+from banshee_memory.hot.calls import Entry, Settlement
+from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.keys import AgentKeys, shard_keys
+from tests.hot.raw import Server
+
+LONG, CHUNK, CAP = 5_000, 500, 3
+EVERYTHING = 1_000_000_000
+DAY_US = 86_400_000_000
+
+
+def say(hot: HotStore, keys: AgentKeys, texts: Sequence[tuple[int | None, str]]) -> None:
+    said: list[Any] = [
+        (at, False, wire.message_body(text.rjust(8, "-").encode(), "user", text, None, None, None, None))
+        for at, text in texts
+    ]
+    hot.run(calls.append_messages(keys, said))
+
+
+def contents(hot: HotStore, keys: AgentKeys) -> list[str]:
+    elements = hot.run(calls.whole_history(keys.messages)).elements
+    return [wire.message_of(keys.agent, element).record.content for element in elements]
+
+
+def flushed(hot: HotStore, keys: AgentKeys, entries: Sequence[Entry]) -> None:
+    settlement = Settlement()
+    settlement.history(keys.messages, CAP)
+    assert hot.run(calls.mark_clean(shard_keys(keys.shard), entries, settlement, 60.0, {}))
+
+
+def log(hot: HotStore, keys: AgentKeys, most: int) -> list[Entry]:
+    return hot.run(calls.log_head(shard_keys(keys.shard), most, EVERYTHING))
+
+
+def lranges(server: Server, keys: AgentKeys, act: Any) -> int:
+    """How many ranges of a list were read meanwhile."""
+    server.command("CONFIG", "RESETSTAT")
+    act()
+    info = server.command("INFO", "commandstats").decode()
+    found = [line for line in info.splitlines() if line.startswith("cmdstat_lrange:")]
+    return int(found[0].partition("calls=")[2].partition(",")[0]) if found else 0
+
+
+@pytest.fixture
+def texts(hot: HotStore, keys: AgentKeys) -> list[str]:
+    said = [f"{n}" for n in range(LONG)]
+    for first in range(0, LONG, 1_000):
+        say(hot, keys, [(None, text) for text in said[first : first + 1_000]])
+    return said
+
+
+@pytest.mark.parametrize("carried", [1, CHUNK - 1, CHUNK, CHUNK + 1, 1_700, LONG - CAP, LONG])
+def test_what_is_flushed_and_over_the_cap_goes_a_chunk_at_a_time(
+    hot: HotStore, server: Server, keys: AgentKeys, texts: list[str], carried: int
+) -> None:
+    entries = log(hot, keys, carried)
+    read = lranges(server, keys, lambda: flushed(hot, keys, entries))
+    gone = min(carried, LONG - CAP)
+    # No further than to the first element that stays.
+    assert read == min(gone // CHUNK + 1, -(-(LONG - CAP) // CHUNK))
+    assert contents(hot, keys) == texts[gone:]
+    header = hot.run(calls.whole_history(keys.messages)).header
+    assert header is not None
+    last = wire.place_of(wire.element_of(entries[gone - 1].stamp, entries[gone - 1].payload))
+    assert not header.covers(*last)
+    assert header.covers(last[0], last[1] + 1)
+    assert (server.ttl(keys.messages) > 0) == (carried == LONG)
+
+
+def test_the_rest_of_it_goes_with_the_next_flushes(
+    hot: HotStore, server: Server, keys: AgentKeys, texts: list[str]
+) -> None:
+    left = LONG
+    while entries := log(hot, keys, 1_000):
+        flushed(hot, keys, entries)
+        left -= len(entries)
+        assert contents(hot, keys) == texts[-max(left, CAP) :]
+    assert server.ttl(keys.messages) > 0
+
+
+@pytest.mark.parametrize("order", ["newest first", "shuffled", "of one time"])
+def test_late_messages_stand_where_their_time_says(hot: HotStore, server: Server, keys: AgentKeys, order: str) -> None:
+    now = hot.run(calls.now()) - DAY_US
+    times = [now if order == "of one time" else now - n * 1_000_000 for n in range(500)]
+    if order == "shuffled":
+        random.Random(7).shuffle(times)
+    model: list[tuple[int, int, str]] = []
+    for n, at in enumerate(times):
+        say(hot, keys, [(at, f"{n}")])
+        model.append((at, n, f"{n}"))
+        if n % 25 == 0 or n > 490:
+            assert contents(hot, keys) == [text for _, _, text in sorted(model)]
+    replies = hot.run_all(calls.history_end(keys.messages, 50))
+    newest = [wire.message_of(keys.agent, element).record for element in calls.end_of(replies).elements]
+    assert [m.content for m in newest] == [text for _, _, text in sorted(model)][-50:]
+    assert [m.created_at for m in newest] == sorted(m.created_at for m in newest)
