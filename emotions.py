@@ -61,7 +61,7 @@ class Emotion(enum.StrEnum):
     @classmethod
     def parse(cls, name: str) -> Emotion:
         """The emotion of that name, as here or in the original's CamelCase (`FearConfirmed`)."""
-        snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).removeprefix("_")
+        snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name[:64]).removeprefix("_")
         try:
             return cls(snake)
         except ValueError:

@@ -19,6 +19,7 @@ from banshee_memory.emotions import (
     intensity_of,
     valence_of,
 )
+from banshee_memory.errors import BansheeError
 from banshee_memory.hot.keys import member_parts
 from banshee_memory.records import (
     ConversationMessage,
@@ -47,7 +48,7 @@ _MODES: dict[bytes, EventMode] = {b"s": "set", b"a": "add", b"r": "record"}
 HEADER_MARK = 0xFF
 
 
-class Undecodable(ValueError):
+class Undecodable(BansheeError, ValueError):
     """Bytes that are not what they should be; whoever reads skips and counts them, the flush makes a dead letter."""
 
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from banshee_memory import AsyncMemoryPlugin, MemoryPlugin
-from banshee_memory.settings import Settings
+from banshee_memory.settings import MemoryPolicy, Settings
 from tests.clients import Placement, awaited, placed
 from tests.own_servers import CLOCK, own_database, own_redis
 from tests.tiers import Tiers
@@ -56,7 +56,8 @@ def other(client: MemoryPlugin, sync_client: MemoryPlugin, async_client: MemoryP
 @pytest.fixture(scope="session")
 def timed(redis_url: str, database_url: str) -> Iterator[Tiers]:
     """Both tiers on servers of their own, whose clock tests set."""
-    settings = Settings(message_retention_days=None, event_retention_days=None, shards=4)
+    policies = {"scratch": MemoryPolicy(volatile=True)}
+    settings = Settings(message_retention_days=None, event_retention_days=None, shards=4, memory_policies=policies)
     with own_redis(like=redis_url) as redis, own_database(database_url, settings) as database:
         tiers = Tiers(redis, database, settings, clock=CLOCK)
         tiers.hot.load_library()

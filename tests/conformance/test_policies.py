@@ -14,6 +14,8 @@ from banshee_memory.cold import reads
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import agent_keys
 from tests.clients import Placement, awaited, placed
+from tests.own_servers import CLOCK_KEY
+from tests.tiers import Tiers
 
 POLICIES = {
     "mood_ring": MemoryPolicy(volatile=True),
@@ -109,6 +111,15 @@ def test_what_was_kept_does_not_come_back(
         assert later.memories.get_memory(agent, "temp", "x").data == "new"  # type: ignore[union-attr]
     client.evict(agent)
     assert client.memories.retrieve_memory(agent, "temp", "x") in (None, "new")
+
+
+def test_what_follows_a_volatile_memory_that_is_over_is_as_volatile(timed: Tiers, agent: UUID) -> None:
+    for us in (1_700_000_000_000_000, 1_700_000_060_000_001):
+        timed.hot.run(Call(("SET", CLOCK_KEY, us), bytes))
+        stored = timed.memories.store_memory(agent, "scratch", "x", us, 60)
+        assert (stored.created_at, stored.data) == (stored.updated_at, us)
+    timed.evict(agent)
+    assert timed.memories.get_memory(agent, "scratch", "x") is None
 
 
 @pytest.mark.parametrize("name", ["unheard_of", "mood ring", "Goal", "", "_session", "a" * 65, "ü", "goal\0", 1, None])

@@ -100,7 +100,8 @@ def at(tiers: Tiers, us: int) -> None:
 
 
 def stored(tiers: Tiers, agent: UUID) -> StoredState | None:
-    return wire.state_of(tiers.hot.run(calls.state_hash(tiers.keys(agent))))
+    flat = tiers.hot.run(calls.state_hash(tiers.keys(agent)))
+    return wire.state_of(flat)
 
 
 def away(tiers: Tiers, agent: UUID, absence: Absence) -> None:
@@ -176,7 +177,9 @@ def deed(tiers: Tiers, agent: UUID, rng: random.Random, now: int, sessions: list
 
 
 def unstamped(state: StoredState | None) -> tuple[Any, ...] | None:
-    return state and (state.felt, state.rates, state.updated_us, state.absence, state.paused_us, state.away_us)
+    if state is None:
+        return None
+    return state.felt, state.rates, state.updated_us, state.absence, state.paused_us, state.away_us
 
 
 def without_postgresql(steps: Steps[Any]) -> Steps[Any]:

@@ -94,7 +94,7 @@ def check(memory: MemoryPlugin, agent: UUID, said: list[list[UUID]]) -> None:
     events = memory.emotions.get_event_history(agent, 1_000)[::-1]
     assert [event.intensity_delta for event in events] == [BIT] * ALL
     assert [event.intensity for event in events] == sorted(event.intensity for event in events)
-    assert len({tuple(event.context_factors) for event in events}) == ALL  # type: ignore[arg-type]
+    assert len({tuple(event.context_factors) for event in events}) == ALL
     stats = memory.conversations.get_conversation_stats(agent)
     assert (stats.total_messages, stats.total_tokens) == (ALL, 2 * WRITERS * sum(range(EACH)))
     shared = memory.memories.get_memory(agent, "fact", "shared")

@@ -44,7 +44,8 @@ class Life:
         self.hot.run(Call(("SET", CLOCK_KEY, self.now), bytes))
 
     def stored(self) -> StoredState:
-        state = wire.state_of(self.hot.run(calls.state_hash(self.keys)))
+        flat = self.hot.run(calls.state_hash(self.keys))
+        state = wire.state_of(flat)
         assert state is not None
         return state
 
