@@ -21,7 +21,7 @@ YEAR = 31_557_600_000_000
 GAPS = (0, 1, 999_999, 1_000_000, 60_000_000, 86_400_000_000, 10 * YEAR)
 RATES = (0.0, 1.0, 1e-12, 5e-324, 0.5, 1 - 1e-16)
 START = 1_700_000_000_000_000
-STATES, BATCH = 2_000, 250
+STATES, BATCH = 10_000, 500
 
 
 def a_state(rng: random.Random) -> EmotionalState:
