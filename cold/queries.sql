@@ -120,7 +120,7 @@ WHERE agent_id = %(agent)s
   AND memory_type = %(memory_type)s
   AND NOT deleted
   AND (expires_at IS NULL OR expires_at > %(now)s)
-ORDER BY importance DESC, last_accessed DESC, key
+ORDER BY importance DESC, last_accessed DESC, key COLLATE "C"
 LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: memory_page_of_all_types
@@ -132,7 +132,7 @@ WHERE agent_id = %(agent)s
   AND left(memory_type, 1) <> '_'
   AND NOT deleted
   AND (expires_at IS NULL OR expires_at > %(now)s)
-ORDER BY importance DESC, last_accessed DESC, memory_type, key
+ORDER BY importance DESC, last_accessed DESC, memory_type COLLATE "C", key COLLATE "C"
 LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: memories_after
