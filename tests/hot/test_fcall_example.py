@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from banshee_memory.settings import Settings
 README = Path(library.__file__).parents[1] / "lua" / "README.md"
 MIRA = UUID("30313233-3435-3637-3839-616263646566")
 
-STAND_IN = """#!{python}
+STAND_IN = """
 import sys
 import redis
 
@@ -40,14 +41,16 @@ def path(request: pytest.FixtureRequest, tmp_path: Path, own_url: str) -> str:
     program = tmp_path / "redis-cli"
     real = shutil.which("redis-cli")
     if request.param == "stand-in":
-        program.write_text(STAND_IN.format(python=sys.executable, url=own_url))
+        script = tmp_path / "stand_in.py"
+        script.write_text(STAND_IN.format(url=own_url))
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(script))} "$@"\n')
     elif real is None:
         pytest.skip("no redis-cli on this machine")
     else:
         socket = unquote(urlsplit(own_url).path)
-        program.write_text(f"#!/bin/sh\nexec '{real}' -e -s '{socket}' \"$@\"\n")
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(real)} -e -s {shlex.quote(socket)} "$@"\n')
     program.chmod(0o755)
-    return f"{tmp_path}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return str(tmp_path)  # and nothing else: another redis-cli would talk to another server
 
 
 def example() -> str:
@@ -58,7 +61,7 @@ def example() -> str:
 
 def test_the_example_feels_speaks_and_is_read_back(hot: HotStore, path: str) -> None:
     ran = subprocess.run(
-        ["sh", "-e", "-c", example()], env={**os.environ, "PATH": path}, capture_output=True, check=False
+        ["/bin/sh", "-e", "-c", example()], env={**os.environ, "PATH": path}, capture_output=True, check=False
     )
     assert (ran.returncode, ran.stderr) == (0, b"")
     keys = agent_keys(MIRA, Settings().shards)
