@@ -20,6 +20,10 @@ class UnseededError(HotStoreUnavailable):
     """A shard's log is not there: PostgreSQL must be asked where its stamps begin. Never leaves the package."""
 
 
+class ForeignKeyError(ConfigurationError):
+    """A key of ours holds another type: one key, not the server, is at fault, so the flush can leave it out."""
+
+
 FUNCTION_MISSING = "Function not found"
 UNSEEDED = "BANSHEE_UNSEEDED"
 _NOT_NOW = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY", "MISCONF")
@@ -46,8 +50,12 @@ def fault(exc: redis.RedisError, where: str) -> BansheeError:
     import redis
 
     text = str(exc)
-    if isinstance(exc, redis.AuthenticationError) or text.upper().startswith(_NOT_YOU):
-        return ConfigurationError(f"Redis at {where} refuses this user: {text}. Check REDIS_URL and REDIS_PASSWORD.")
+    if isinstance(exc, (redis.AuthenticationError, redis.exceptions.NoPermissionError)) or text.upper().startswith(
+        _NOT_YOU
+    ):
+        return ConfigurationError(
+            f"Redis at {where} refuses this user: {text}. Check REDIS_URL, REDIS_PASSWORD and its rights."
+        )
     if isinstance(exc, redis.OutOfMemoryError) or text.startswith("OOM"):
         return HotStoreFull(
             f"Redis at {where} is at its maxmemory; nothing was written. Flush, or give it more memory."
@@ -68,5 +76,5 @@ def _refusal(text: str, where: str) -> BansheeError:
     if any(word in text for word in _NOT_NOW):
         return HotStoreUnavailable(f"Redis at {where} does not take the call now: {text}")
     if "WRONGTYPE" in text:
-        return ConfigurationError(f"Redis at {where} holds keys under `banshee:` that are not this library's: {text}")
+        return ForeignKeyError(f"Redis at {where} holds keys under `banshee:` that are not this library's: {text}")
     return HotStoreUnavailable(f"Redis at {where} refused the call: {text}")

@@ -10,9 +10,10 @@ from typing import TypeVar
 from uuid import UUID
 
 from banshee_memory.cold.staging import AmendmentRow, Batch, EventRow, MemoryRow, MessageRow, StateRow
-from banshee_memory.errors import BansheeError, ConfigurationError
+from banshee_memory.errors import BansheeError
 from banshee_memory.hot import wire
 from banshee_memory.hot.calls import Entry, Settlement
+from banshee_memory.hot.faults import ForeignKeyError
 from banshee_memory.hot.keys import AgentKeys, ShardKeys, agent_keys, member_of, member_parts
 from banshee_memory.records import StoredMemory
 from banshee_memory.settings import Settings
@@ -186,7 +187,7 @@ class Load:
 
 def _present(reply: T | BansheeError) -> T:
     """A key that somebody broke (another type) is one bad record, and stops nothing."""
-    if isinstance(reply, ConfigurationError):
+    if isinstance(reply, ForeignKeyError):
         raise wire.Undecodable(str(reply))
     if isinstance(reply, BansheeError):
         raise reply

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from banshee_memory.errors import BansheeError, ConfigurationError
+from banshee_memory.errors import BansheeError
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.faults import ForeignKeyError
 
 T = TypeVar("T")
 
@@ -19,7 +20,7 @@ def ask(hot: HotStore, plans: Sequence[Call[T]]) -> list[T | None]:
 
 def or_none(reply: T | BansheeError) -> T | None:
     """A reply of `HotStore.try_all`; None where the key is of another type."""
-    if isinstance(reply, ConfigurationError):
+    if isinstance(reply, ForeignKeyError):
         return None
     if isinstance(reply, BansheeError):
         raise reply
