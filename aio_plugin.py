@@ -11,6 +11,7 @@ from uuid import UUID
 from banshee_memory.aio_stores import AsyncConversationStore, AsyncEmotionStore, AsyncMemoryManager, AsyncSessionStore
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import ColdStoreUnavailable
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.operations import Operation, Operations, not_cold
 from banshee_memory.plugin import MemoryPlugin
@@ -200,6 +201,7 @@ class AsyncMemoryPlugin:
     async def _run(self, operation: Operation[T]) -> T:
         result = await adrive(operation.steps, *await self._open())
         if operation.flush is not None:
+            failpoint("write.hot_by_task")
             try:
                 await self.flush(operation.flush)
             except ColdStoreUnavailable as exc:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import BansheeError, InvalidInput
+from banshee_memory.failpoints import failpoint
 from banshee_memory.operations import Operation, Operations
 from banshee_memory.records import ImportReport, NewMessage
 from banshee_memory.tiering.transfer import EventLine, Line, MemoryLine, MessageLine, StateLine, dump, parse
@@ -90,9 +91,11 @@ class Importer:
         for chunk in _chunks(lines, min(_CHUNK_LINES, self._settings.max_batch)):
             unflushed += len(chunk)
             self._put_chunk(chunk)
+            failpoint("import.chunk_put")
             # What waits for PostgreSQL stays in Redis whole: where no daemon carries it, somebody has to.
             if unflushed >= _FLUSH_EVERY:
                 self._flush()
+                failpoint("import.flushed")
                 unflushed = 0
 
     def _put_chunk(self, chunk: Sequence[Line]) -> None:
@@ -114,6 +117,7 @@ class Importer:
             else:
                 others.append(operation)
         self._bring_states_in({line.agent_id for line in chunk if isinstance(line, EventLine)})
+        failpoint("import.states_brought")
         batches = [self._operations.save_messages(agent, batch, None) for agent, batch in messages.items()]
         self._together([*batches, *others])
         self._counts += counts

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4, uuid5
 from banshee_memory import validation
 from banshee_memory.emotions import Absence, Emotion, EmotionalState, absence_text
 from banshee_memory.errors import ColdStoreUnavailable, DurabilityUnavailable, InvalidInput, shown
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.keys import AgentKeys, shard_keys
@@ -418,6 +419,7 @@ class Operations:
         def steps() -> Steps[int]:
             taken = yield [calls.take_wanted(keys, _WANTED_AT_ONCE) for keys in every]
             agents = [agent for wanted in taken for agent in wanted]
+            failpoint("rehydrate.wanted_taken")
             for agent in agents:
                 yield from self.rehydrate(agent).steps
             return len(agents)
@@ -429,9 +431,11 @@ class Operations:
         keys = self._keys(agent_id)
 
         def steps() -> Steps[EvictReport]:
+            failpoint("evict.flushed")
             members = yield calls.resident_members(keys)
             every = [keys.state, keys.messages, keys.events, *map(keys.memory, members), keys.memories]
             dropped, kept = yield calls.evict(every)
+            failpoint("evict.dropped")
             return EvictReport(flushed=flushed, dropped=dropped, kept=kept)
 
         return Operation(steps())

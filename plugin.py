@@ -12,6 +12,7 @@ from banshee_memory import validation
 from banshee_memory.connections import Connections
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import ColdStoreUnavailable
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.operations import Operation, Operations, not_cold
 from banshee_memory.records import (
@@ -216,6 +217,7 @@ class MemoryPlugin:
     def _run(self, operation: Operation[T]) -> T:
         result = drive(operation.steps, *self._open())
         if operation.flush is not None:
+            failpoint("write.hot")
             try:
                 self.flush(operation.flush)
             except ColdStoreUnavailable as exc:

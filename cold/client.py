@@ -22,6 +22,7 @@ from banshee_memory.cold.queries import STATEMENTS
 from banshee_memory.cold.reads import Query, server_version
 from banshee_memory.cold.schema import require_current
 from banshee_memory.errors import ColdStoreUnavailable, IncompatibleSchema
+from banshee_memory.failpoints import failpoint
 from banshee_memory.settings import Settings
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ class ColdStore:
         """
         with self.connection() as connection:
             params = {"now": now, "limit": SWEPT_AT_ONCE}
-            return int(connection.execute(STATEMENTS["sweep_memories"].sql, params).fetchall()[0][0])
+            swept = int(connection.execute(STATEMENTS["sweep_memories"].sql, params).fetchall()[0][0])
+        failpoint("sweep.memories_swept")
+        return swept
 
     def close(self) -> None:
         """Closes the connections; calling it again does nothing, another call to the store opens it again."""

@@ -36,6 +36,7 @@ from banshee_memory.cold.staging import (
     copies,
 )
 from banshee_memory.errors import ColdStoreUnavailable
+from banshee_memory.failpoints import failpoint
 
 if TYPE_CHECKING:
     from banshee_memory.cold.client import ColdStore
@@ -93,7 +94,9 @@ class Drain:
             if len(batch) == 1:
                 return Written(poison=((batch.rows()[0], _reason(exc)),))
         first, second = batch.halves()
-        return self.write(first).plus(self.write(second))
+        written = self.write(first)
+        failpoint("flush.half_written")
+        return written.plus(self.write(second))
 
     def advance(self, stamps: Mapping[int, int]) -> None:
         """Records up to which stamp each shard is flushed now; a row never goes back."""
@@ -115,7 +118,9 @@ class Drain:
             self._clear()
             for copy in copies(batch):
                 self._copy(copy)
+            failpoint("flush.staged")
             counts = self._connection.execute(STATEMENTS["store_staged"].sql, prepare=True).fetchall()[0]
+            failpoint("flush.stored")
             if batch.amendments:
                 self._connection.execute(STATEMENTS["amend_messages"].sql, amendment_parameters(batch.amendments))
         self._unused = False

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from banshee_memory.cold.queries import STATEMENTS
 from banshee_memory.cold.schema import Migration, require_known, require_shards, shipped
 from banshee_memory.errors import IncompatibleSchema
+from banshee_memory.failpoints import failpoint
 from banshee_memory.settings import Settings
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ def _apply(connection: BoundedConnection, migration: Migration, ledger: dict[str
     with connection.transaction():
         if migration.name not in ledger:
             connection.execute(migration.sql.encode())
+            failpoint("migrate.applied")
         connection.execute(STATEMENTS["sign_migration"].sql, {"name": migration.name, "checksum": migration.checksum})
+    failpoint("migrate.signed")
 
 
 def _fix_shards(connection: BoundedConnection, shards: int) -> None:
@@ -98,4 +101,5 @@ def _fix_shards(connection: BoundedConnection, shards: int) -> None:
         connection.execute(STATEMENTS["fix_shards"].sql, {"shards": shards})
         rows = connection.execute(STATEMENTS["store_shards"].sql).fetchall()
         require_shards(rows[0][0], shards)
+        failpoint("migrate.shards_fixed")
         connection.execute(STATEMENTS["add_shards"].sql, {"shards": shards})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from banshee_memory.cold.queries import STATEMENTS
+from banshee_memory.failpoints import failpoint
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import from_us, to_us
 
@@ -51,7 +52,11 @@ def drop_expired(connection: BoundedConnection, now: datetime, settings: Setting
     """Drops the partitions that lie wholly beyond retention; returns their names."""
     kept = {EVENTS: settings.event_retention_days, MESSAGES: settings.message_retention_days}
     cutoffs = {table: now - timedelta(days=days) for table, days in kept.items() if days is not None}
-    return [name for table, cutoff in cutoffs.items() for name in _drop_before(connection, table, cutoff)]
+    dropped = []
+    for table, cutoff in cutoffs.items():
+        dropped += _drop_before(connection, table, cutoff)
+        failpoint("partitions.dropped")
+    return dropped
 
 
 def _slot(table: str, at_us: int) -> int:
@@ -68,7 +73,9 @@ def _bounds(table: str, slot: int) -> tuple[datetime, datetime]:
 def _ensure_slots(connection: BoundedConnection, table: str, slots: Iterable[int]) -> int:
     spans = [_bounds(table, slot) for slot in slots]
     params = {"parent": table, "lowers": [lower for lower, _ in spans], "uppers": [upper for _, upper in spans]}
-    return int(connection.execute(STATEMENTS["ensure_partitions"].sql, params).fetchall()[0][0])
+    created = int(connection.execute(STATEMENTS["ensure_partitions"].sql, params).fetchall()[0][0])
+    failpoint("partitions.created")
+    return created
 
 
 def _drop_before(connection: BoundedConnection, table: str, cutoff: datetime) -> list[str]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, faults, greeting, library
 from banshee_memory.hot.calls import Argument, Call
 from banshee_memory.hot.feed import Subscription
@@ -203,6 +204,7 @@ class HotStore:
             raise faults.fault(exc, self._where) from exc
         except redis.RedisError as exc:
             raise library.no_right_to_load(exc) from exc
+        failpoint("library.loaded")
 
     def _check_can_give(self, client: redis.Redis, level: Durability) -> None:
         if level in self._offered:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from banshee_memory.cold.client import SWEPT_AT_ONCE, ColdStore
 from banshee_memory.errors import BansheeError
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import ShardKeys, shard_keys
@@ -194,6 +195,7 @@ class Daemon:
         cursor, total = b"0", 0
         while not self._stop.is_set():
             cursor, swept = self._hot.run(calls.sweep_idempotency(keys, self._settings.idempotency_window, cursor))
+            failpoint("sweep.idempotency_swept")
             total += swept
             if cursor == b"0":
                 break

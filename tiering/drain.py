@@ -16,6 +16,7 @@ from uuid import UUID
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import Batch, Written
 from banshee_memory.errors import ColdStoreUnavailable, ConfigurationError
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import agent_keys, shard_keys, shard_of
@@ -81,12 +82,18 @@ class Drain:
         """One transaction over these shards, and the marking clean after it."""
         batch = Batch()
         with self._cold.drain(shards, wait) as transaction:
+            failpoint("flush.locked")
             loads = self._read(list(transaction.held), batch)
+            failpoint("flush.read")
             written = transaction.write(batch)
+            failpoint("flush.written")
             for row, reason in written.poison:
                 loads[shard_of(row.agent_id, self._settings.shards)].bury(row, reason)
             transaction.advance({shard: load.entries[-1].stamp for shard, load in loads.items() if load.entries})
+            failpoint("flush.advanced")
+        failpoint("flush.committed")
         self._mark_clean(loads)
+        failpoint("flush.marked_clean")
         return _report(written, loads), loads
 
     def _read(self, shards: Sequence[int], batch: Batch) -> Mapping[int, Load]:

@@ -15,6 +15,7 @@ from uuid import UUID
 from banshee_memory.cold import reads
 from banshee_memory.cold.reads import Query
 from banshee_memory.errors import HotStoreFull, InvalidInput
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.records import ConversationMessage, EmotionalEventRecord, Placed
@@ -94,8 +95,10 @@ def _both(
 ) -> Steps[tuple[list[Placed[R]], list[Placed[R]]]]:
     """The list as it stands, and PostgreSQL's newest `limit`, which are offered to it on the way."""
     history = yield from _leased(kind, residency, keys)
+    failpoint("rehydrate.history_leased")
     hot = _read(kind, residency, keys, history.elements)
     cold = yield kind.page(keys.agent, limit, None)
+    failpoint("rehydrate.history_asked")
     if history.header is not None:
         cap = kind.cap(residency)
         latest = cold[-cap:]

@@ -9,6 +9,7 @@ from typing import Any
 
 from banshee_memory.cold import reads
 from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.calls import MISS, RESIDENT
 from banshee_memory.hot.keys import AgentKeys, member_of, member_parts
@@ -102,7 +103,9 @@ def rehydrate(
         return (yield query)  # type: ignore[no-any-return]
     if token is RESIDENT:
         return None
+    failpoint("rehydrate.memory_leased")
     stored = yield query
+    failpoint("rehydrate.memory_asked")
     yield from offered(calls.offer_memory(keys, member, token, settings.hot_ttl, stored))
     return stored  # type: ignore[no-any-return]
 

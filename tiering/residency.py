@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from banshee_memory.errors import HotStoreFull, HotStoreUnavailable
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
 from banshee_memory.hot.calls import MISS, Call
 from banshee_memory.hot.keys import AgentKeys, agent_keys
@@ -94,6 +95,7 @@ def offered(offer: Call[bool]) -> Steps[None]:
     """Offers what PostgreSQL said. Refused, it is older than what Redis has; a full Redis goes without it."""
     with suppress(HotStoreFull):
         yield offer
+    failpoint("rehydrate.offered")
 
 
 def insist(call: Call[Any], rehydrate: Callable[[], Steps[Any]], level: Durability = Durability.HOT) -> Steps[Any]:

@@ -7,6 +7,7 @@ written before. Functions refuse to write to a log that is not there; whoever is
 from __future__ import annotations
 
 from banshee_memory.cold import reads
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, greeting
 from banshee_memory.hot.keys import shard_keys
 from banshee_memory.settings import Settings
@@ -20,5 +21,7 @@ def seed(settings: Settings) -> Steps[None]:
     """
     stamps = yield reads.shard_stamps()
     yield calls.fix_shards(settings.shards)
+    failpoint("seed.shards_fixed")
     greeting.check_shards(settings.shards, (yield calls.fixed_shards()))
     yield [calls.seed(shard_keys(shard), stamp) for shard, stamp in stamps]
+    failpoint("seed.logs_made")

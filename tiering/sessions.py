@@ -16,6 +16,7 @@ import msgspec
 from banshee_memory.cold import reads
 from banshee_memory.emotions import EmotionalState
 from banshee_memory.errors import InvalidInput
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import wire
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.records import AgentSession, Json, Placed, StoredMemory, known
@@ -57,6 +58,7 @@ def start(
         stored = yield from memories.read(residency, keys, TYPE, str(session_id), counted=False)
     if stored is None:
         yield from states.set_presence(residency, keys, "here")
+        failpoint("start_session.here")
         felt = yield from states.load(residency, keys)
         life = _Life(initial=_felt(felt), metadata=metadata)
         stored = yield from _store(residency, keys, session_id, life, level, "start" if keyed else None)
@@ -77,9 +79,11 @@ def end(residency: Residency, keys: AgentKeys, session_id: UUID, level: Durabili
         return _session(stored)
     if life.first is None:
         yield from states.set_presence(residency, keys, "away")
+        failpoint("end_session.away")
         felt = yield from states.load(residency, keys)
         life = msgspec.structs.replace(life, first=stored.stamp, final=_felt(felt))
         stored = yield from _store(residency, keys, session_id, life, level, "end")
+        failpoint("end_session.ended")
         life = _life(stored)
         if life.last is not None:
             return _session(stored)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from banshee_memory.cold import reads
 from banshee_memory.emotions import Emotion, EmotionalState, StoredState
 from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
 from banshee_memory.hot.calls import MISS, RESIDENT
 from banshee_memory.hot.keys import AgentKeys
@@ -48,7 +49,9 @@ def rehydrate(residency: Residency, keys: AgentKeys) -> Steps[StoredState | None
         return (yield reads.state_of(keys.agent))  # type: ignore[no-any-return]
     if token is RESIDENT:
         return None
+    failpoint("rehydrate.state_leased")
     stored = yield reads.state_of(keys.agent)
+    failpoint("rehydrate.state_asked")
     yield from offered(calls.offer_state(keys, token, settings.hot_ttl, stored))
     return stored  # type: ignore[no-any-return]
 

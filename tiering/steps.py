@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from banshee_memory.cold.reads import Query
 from banshee_memory.errors import BansheeError
+from banshee_memory.failpoints import failpoint
 from banshee_memory.hot.calls import Call
 from banshee_memory.settings import Durability
 
@@ -74,6 +75,7 @@ def drive_together(many: Sequence[Steps[Any]], hot: HotStore, cold: ColdStore) -
     while waiting := [lane for lane in lanes if lane.step is not None]:
         asked = [lane.step for lane in waiting if isinstance(lane.step, Call)]
         replies = iter(hot.try_all(asked))
+        failpoint("together.asked")
         for lane in waiting:
             lane.answer(next(replies) if isinstance(lane.step, Call) else _tried(lane.step, hot, cold))
     return [lane.result for lane in lanes]
