@@ -20,8 +20,11 @@ help: ## this list
 demo: $(RUN) ## an agent feels, talks and remembers in Redis, leaves for PostgreSQL, and comes back the same
 	@$(BIN)/banshee demo
 
+# Each process has embedded servers of its own; one pair that somebody named is no place for two.
+SIDE_BY_SIDE := $(if $(BANSHEE_TEST_REDIS_URL)$(BANSHEE_TEST_CONTAINERS),,-n auto --maxprocesses 4 --dist loadfile)
+
 test: $(DEV) ## the test suite, on the embedded servers
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 check: $(DEV) ## format, lint, types, dependency direction, wheel contents
 	@$(BIN)/ruff format --check .

@@ -292,7 +292,17 @@ def test_a_limit_is_a_number_of_rows(client: MemoryPlugin, agent: UUID, limit: A
     read(client.sessions.get_sessions, limit)
 
 
-@pytest.mark.parametrize("batch", [None, 1, "abc", b"ab", [None], {"role": "user"}, [{}], iter([])], ids=repr)
+class Stream(Iterator[NewMessage]):
+    """Messages that can be counted only by taking them."""
+
+    def __next__(self) -> NewMessage:
+        raise StopIteration
+
+    def __str__(self) -> str:
+        return "stream"
+
+
+@pytest.mark.parametrize("batch", [None, 1, "abc", b"ab", [None], {"role": "user"}, [{}], Stream()], ids=str)
 def test_a_batch_is_a_sequence_of_messages(client: MemoryPlugin, agent: UUID, batch: Any) -> None:
     with pytest.raises(InvalidInput, match="messages"):
         client.conversations.save_messages(agent, batch)
