@@ -148,24 +148,36 @@ def migrate(target: Target, status: bool, as_json: bool) -> None:
 
 
 @click.command()
+@click.option(
+    "--listen",
+    default="127.0.0.1:9707",
+    show_default=True,
+    envvar="BANSHEE_LISTEN",
+    metavar="HOST:PORT",
+    help="Answer /healthz, /readyz and /metrics there (else BANSHEE_LISTEN); port 0: any; `none`: nowhere.",
+)
 @pass_target
-def daemon(target: Target) -> None:
+def daemon(target: Target, listen: str) -> None:
     """Carry records to PostgreSQL all the time, and keep its partitions in order.
 
     Runs until SIGTERM or SIGINT, then carries the rest, and exits 1 if something is left. Any number of daemons may
-    run beside each other. Logs go to standard error: as JSON where that is no terminal.
+    run beside each other, on one machine each with a --listen of its own. Logs go to standard error: as JSON where
+    that is no terminal.
     """
     from banshee_memory.operations import Operations
     from banshee_memory.tiering.daemon import Daemon, logger
+    from banshee_memory.tiering.endpoints import answering
     from banshee_memory.tiering.steps import drive
+    from banshee_memory.tiering.watch import Watch
 
-    with target.tiers() as (settings, hot, cold):
+    log, watch = logger(), Watch(target.settings())
+    with answering(listen, watch, log), target.tiers() as (settings, hot, cold):
         operations = Operations(settings)
 
         def rehydrate_wanted() -> int:
             return drive(operations.rehydrate_wanted().steps, hot, cold)
 
-        whole = Daemon(settings, hot, cold, logger(), rehydrate_wanted=rehydrate_wanted).run()
+        whole = Daemon(settings, hot, cold, log, rehydrate_wanted=rehydrate_wanted, watch=watch).run()
     if not whole:
         raise click.exceptions.Exit(FAILED)
 

@@ -74,6 +74,11 @@ class ColdStore:
         version = self.fetch(server_version())
         return Ping(version, perf_counter() - began)
 
+    def check_schema(self) -> None:
+        """Whether the schema is still this version's: somebody may have migrated since the first call."""
+        with self.connection() as connection:
+            _require_current(connection.execute(STATEMENTS["schema_state"].sql).fetchall(), self.settings)
+
     def drain(self, shards: Sequence[int], wait: float | None = None) -> AbstractContextManager[Drain]:
         """The write side of one flush: see `drain.Drain`.
 

@@ -15,8 +15,10 @@ _LONGEST = 120.0
 
 
 def environment(urls: tuple[str, str] | None = None, **more: str) -> dict[str, str]:
-    """This environment, with (redis_url, database_url) in it, or without either."""
+    """This environment, with (redis_url, database_url) in it, or without either. Daemons beside each other listen
+    nowhere, unless they are told where."""
     named = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
+    named["BANSHEE_LISTEN"] = "none"
     if urls is not None:
         named["REDIS_URL"], named["DATABASE_URL"] = urls
     return named | more

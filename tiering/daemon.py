@@ -28,7 +28,8 @@ from banshee_memory.records import FlushReport
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import from_us
 from banshee_memory.tiering.drain import Drain
-from banshee_memory.tiering.report import backlog
+from banshee_memory.tiering.report import backlog, sight
+from banshee_memory.tiering.watch import OBSERVE_EVERY, JobWatch, Watch
 
 if TYPE_CHECKING:
     from apscheduler.schedulers.background import BackgroundScheduler
@@ -58,10 +59,11 @@ class Job:
     """Work that is done again and again. When it failed it is done sooner or later than usual: after a second, then
     after twice as long each time, up to half a minute."""
 
-    def __init__(self, name: str, work: Callable[[], None], log: Any) -> None:
+    def __init__(self, name: str, work: Callable[[], None], log: Any, watch: JobWatch) -> None:
         self.name = name
         self._work = work
         self._log = log
+        self._watch = watch
         self._failures = 0
         self._at_work = threading.Lock()
         self._ended = False
@@ -77,12 +79,16 @@ class Job:
             self._ended = True
 
     def _done(self) -> float | None:
+        self._watch.begun()
         try:
             self._work()
         except BansheeError as exc:
+            self._watch.failed(exc)
             return self._put_off(error=type(exc).__name__, why=_in_a_line(exc))
         except Exception as exc:  # noqa: BLE001 - a defect in one job must not end the others
+            self._watch.failed(exc)
             return self._put_off(error=type(exc).__name__, at=_where(exc))
+        self._watch.ended()
         if self._failures:
             self._log.info("job works again", job=self.name, failures=self._failures)
         self._failures = 0
@@ -106,10 +112,17 @@ def _in_a_line(exc: BansheeError) -> str:
 
 
 class Daemon:
-    """The jobs over two stores."""
+    """The jobs over two stores. `watch` is told how they go."""
 
     def __init__(
-        self, settings: Settings, hot: HotStore, cold: ColdStore, log: Any, *, rehydrate_wanted: Callable[[], int]
+        self,
+        settings: Settings,
+        hot: HotStore,
+        cold: ColdStore,
+        log: Any,
+        *,
+        rehydrate_wanted: Callable[[], int],
+        watch: Watch | None = None,
     ) -> None:
         self._settings = settings
         self._hot = hot
@@ -117,22 +130,27 @@ class Daemon:
         self._log = log
         self._drain = Drain(settings, hot, cold)
         self._rehydrate_wanted = rehydrate_wanted
+        self._watch = watch or Watch(settings)
         self._stop = threading.Event()
 
     def run(self) -> bool:
         """Works until SIGTERM or SIGINT (or `stop`), then carries the rest. False: some of it is left."""
         self._log.info("started", shards=self._settings.shards, flush_after=self._settings.flush_after)
-        jobs = {
-            Job("flush", self.flush, self._log): self._settings.flush_after,
-            Job("rehydrate", self.rehydrate, self._log): self._settings.flush_after,
-            Job("maintain", self.maintain, self._log): _MAINTAIN_EVERY,
-            Job("report", self.report, self._log): _REPORT_EVERY,
+        work = {
+            "flush": (self.flush, self._settings.flush_after),
+            "rehydrate": (self.rehydrate, self._settings.flush_after),
+            "maintain": (self.maintain, _MAINTAIN_EVERY),
+            "report": (self.report, _REPORT_EVERY),
+            "observe_redis": (self.observe_redis, OBSERVE_EVERY),
+            "observe_postgres": (self.observe_postgres, OBSERVE_EVERY),
         }
+        jobs = {Job(name, do, self._log, self._watch.job(name, every)): every for name, (do, every) in work.items()}
         scheduler = self._scheduler(jobs)
         with self._stopped_by_signals():
             try:
                 scheduler.start()
                 self._stop.wait()
+                self._watch.stopping = True
                 self._log.info("stopping")
                 # Not with wait=True: then it holds a lock that a job which is put off meanwhile asks for.
                 scheduler.shutdown(wait=False)
@@ -156,6 +174,7 @@ class Daemon:
         """Carries what waits; again at once while much is left."""
         while not self._stop.is_set():
             report = self._drain.sweep()
+            self._watch.carried(report, self._drain.held, self._drain.waited)
             if report.poisoned:
                 self._log.warning("dead letters", count=report.poisoned)
             if not _carried(report) or backlog(self._settings, self._hot).records < _MUCH:
@@ -164,6 +183,7 @@ class Daemon:
     def rehydrate(self) -> None:
         """Brings in the agents that foreign clients missed and asked for."""
         agents = self._rehydrate_wanted()
+        self._watch.rehydrated += agents
         if agents:
             self._log.info("rehydrated", agents=agents)
 
@@ -204,6 +224,26 @@ class Daemon:
     def report(self) -> None:
         """Says how much is only in Redis."""
         self._log.info("backlog", **self._backlog())
+
+    def observe_redis(self) -> None:
+        """Looks at Redis. One that is away is what is seen, and no failing of the job; the others tell the log."""
+        redis = self._watch.stores["redis"]
+        try:
+            seen = sight(self._settings, self._hot)
+        except BansheeError as exc:
+            redis.failed(exc)
+        else:
+            self._watch.hot = seen
+            redis.answered(seen.latency)
+
+    def observe_postgres(self) -> None:
+        """Looks at PostgreSQL, and whether its schema is still this version's."""
+        postgres = self._watch.stores["postgres"]
+        try:
+            self._cold.check_schema()
+            postgres.answered(self._cold.ping().seconds)
+        except BansheeError as exc:
+            postgres.failed(exc)
 
     def _backlog(self) -> dict[str, Any]:
         waiting = backlog(self._settings, self._hot)

@@ -146,8 +146,7 @@ def _unflushed(settings: Settings, hot: HotStore) -> Check:
 
 
 def _dead_letters(settings: Settings, hot: HotStore) -> Check:
-    lengths = ask(hot, [calls.dead_letters(shard_keys(number)) for number in range(settings.shards)])
-    count = sum(length or 0 for length in lengths)
+    count = report.buried(settings, hot)
     if not count:
         return Check("dead letters", "ok", "none")
     return Check("dead letters", "note", f"{count:,} (see `banshee dead-letters`)")

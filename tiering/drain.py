@@ -37,6 +37,10 @@ class Drain:
         self._settings = settings
         self._hot = hot
         self._cold = cold
+        self.waited = 0
+        """How many shards had something to carry when `sweep` looked last."""
+        self.held = 0
+        """How many of them it held: others hold the rest."""
 
     def flush(self, agent_id: UUID | None = None) -> FlushReport:
         """Carries everything that was acknowledged before this call; waits for others that flush the same shards.
@@ -65,9 +69,11 @@ class Drain:
         """One pass over all that waits, leaving out the shards that somebody else is flushing."""
         started = time.monotonic()
         shards = self.waiting()
+        self.waited, self.held = len(shards), 0
         if not shards:
             return FlushReport()
-        report, _ = self.carry(shards, wait=None)
+        report, loads = self.carry(shards, wait=None)
+        self.held = len(loads)
         return report + FlushReport(seconds=time.monotonic() - started)
 
     def waiting(self) -> list[int]:

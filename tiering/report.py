@@ -18,6 +18,7 @@ from banshee_memory.settings import Settings
 from banshee_memory.stamps import stamp_us
 from banshee_memory.tiering.residency import Counters
 from banshee_memory.tiering.shards import ask
+from banshee_memory.tiering.watch import HotSight
 
 _SAMPLE = 1_000
 _ENTRY_OVERHEAD = 60
@@ -47,11 +48,33 @@ def _try(ask: Callable[[], Any]) -> tuple[Any, str | None]:
 
 def _redis_ping(hot: HotStore) -> tuple[str, float]:
     info = hot.info()
+    name = "Valkey " + info["valkey_version"] if "valkey_version" in info else "Redis " + info["redis_version"]
+    return name, _round_trip(hot)
+
+
+def _round_trip(hot: HotStore) -> float:
     started = time.perf_counter()
     hot.run(calls.now())
-    seconds = time.perf_counter() - started
-    name = "Valkey " + info["valkey_version"] if "valkey_version" in info else "Redis " + info["redis_version"]
-    return name, seconds
+    return time.perf_counter() - started
+
+
+def sight(settings: Settings, hot: HotStore) -> HotSight:
+    """What Redis looks like now, for the daemon's watch."""
+    info = hot.info()
+    return HotSight(
+        latency=_round_trip(hot),
+        backlog=backlog(settings, hot),
+        dead_letters=buried(settings, hot),
+        used_memory=int(info.get("used_memory", 0)),
+        max_memory=int(info.get("maxmemory", 0)),
+        evicted_keys=int(info.get("evicted_keys", 0)),
+    )
+
+
+def buried(settings: Settings, hot: HotStore) -> int:
+    """How many dead letters there are."""
+    shards = range(settings.shards)
+    return sum(count or 0 for count in ask(hot, [calls.dead_letters(shard_keys(shard)) for shard in shards]))
 
 
 def stats(settings: Settings, hot: HotStore, cold: ColdStore, counters: Counters) -> Stats:
@@ -59,13 +82,12 @@ def stats(settings: Settings, hot: HotStore, cold: ColdStore, counters: Counters
     info = hot.info()
     extent, overview = cold.fetch(reads.extent()), cold.fetch(reads.overview())
     hot_agents, sampled = _agents_hot(hot, int(_keyspace(info)))
-    shards = [shard_keys(number) for number in range(settings.shards)]
     return Stats(
         agents_hot=hot_agents,
         agents_hot_sample=sampled,
         hit_ratio=counters.hit_ratio,
         backlog=backlog(settings, hot),
-        dead_letters=sum(count or 0 for count in ask(hot, [calls.dead_letters(keys) for keys in shards])),
+        dead_letters=buried(settings, hot),
         redis_used_memory=int(info.get("used_memory", 0)),
         redis_max_memory=int(info.get("maxmemory", 0)),
         agents=extent.agents,

@@ -33,10 +33,12 @@ from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import shard_keys
 from banshee_memory.tiering import daemon as daemons
 from banshee_memory.tiering.daemon import Daemon, Job, logger
+from banshee_memory.tiering.watch import JobWatch
 from tests.banshee import started
 from tests.own_servers import own_database, own_redis
 
 SETTINGS = Settings()
+WATCH = JobWatch("flush", 1.0, 1.0, time.monotonic)
 SECRET = "what nobody may read in a log"
 
 
@@ -241,7 +243,7 @@ def test_a_job_that_fails_waits_longer_each_time() -> None:
             raise HotStoreUnavailable("two\nlines")
 
     log = Told()
-    job = Job("flush", work, log)
+    job = Job("flush", work, log, WATCH)
     assert [job() for _ in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
     assert log.said[0] == (
         "job put off",
@@ -273,7 +275,7 @@ def test_a_job_that_fails_while_it_stops_holds_nothing_up(tmp_path: Path, monkey
 
 def test_a_job_that_has_ended_is_not_begun() -> None:
     begun: list[bool] = []
-    job = Job("flush", lambda: begun.append(True), Told())
+    job = Job("flush", lambda: begun.append(True), Told(), WATCH)
     job.end()
     assert job() is None
     assert not begun
@@ -284,7 +286,7 @@ def test_a_defect_is_told_without_its_message() -> None:
         raise RuntimeError(SECRET)
 
     log = Told()
-    assert Job("flush", work, log)() == 1
+    assert Job("flush", work, log, WATCH)() == 1
     ((_, told),) = log.said
     assert told["error"] == "RuntimeError"
     assert told["at"][-1].startswith("test_daemon.py:")
@@ -296,7 +298,7 @@ class Sweeps:
 
     def __init__(self, *reports: FlushReport) -> None:
         self.reports = list(reports)
-        self.done = 0
+        self.done = self.held = self.waited = 0
 
     def sweep(self) -> FlushReport:
         self.done += 1

