@@ -271,6 +271,8 @@ class FlushReport(msgspec.Struct, frozen=True, kw_only=True):
     memories: int = 0
     duplicates: int = 0
     """There already, from a flush that died before it could clean up."""
+    conflicts: int = 0
+    """States and memories that lost against newer ones in PostgreSQL, as two servers took writes of one agent."""
     expired: int = 0
     """Older than retention, so dropped."""
     poisoned: int = 0

@@ -41,6 +41,7 @@ def flushed(report: FlushReport) -> dict[str, object]:
     }
     rare = {
         "there already": report.duplicates,
+        "lost against newer ones": report.conflicts,
         "beyond retention": report.expired,
         "dead letters": report.poisoned,
     }

@@ -49,13 +49,15 @@ _STAGING = ("create_staged_messages", "create_staged_events", "create_staged_sta
 
 
 class Written(NamedTuple):
-    """What was really new, by kind; rows that were there already or were superseded; and what cannot be stored."""
+    """What was really new, by kind; rows that were there already; values that lost against what is stored, which stays;
+    and what cannot be stored."""
 
     messages: int = 0
     events: int = 0
     states: int = 0
     memories: int = 0
     duplicates: int = 0
+    superseded: tuple[StateRow | MemoryRow, ...] = ()
     poison: tuple[tuple[AnyRow, str], ...] = ()
 
     def plus(self, other: Written) -> Written:
@@ -66,6 +68,7 @@ class Written(NamedTuple):
             self.states + other.states,
             self.memories + other.memories,
             self.duplicates + other.duplicates,
+            self.superseded + other.superseded,
             self.poison + other.poison,
         )
 
@@ -121,11 +124,25 @@ class Drain:
             failpoint("flush.staged")
             counts = self._connection.execute(STATEMENTS["store_staged"].sql, prepare=True).fetchall()[0]
             failpoint("flush.stored")
+            superseded = self._superseded(batch, counts)
             if batch.amendments:
                 self._connection.execute(STATEMENTS["amend_messages"].sql, amendment_parameters(batch.amendments))
         self._unused = False
         messages, events, states, memories = counts
-        return Written(messages, events, states, memories, len(batch) - len(batch.amendments) - sum(counts))
+        there = len(batch) - len(batch.amendments) - sum(counts) - len(superseded)
+        return Written(messages, events, states, memories, there, superseded)
+
+    def _superseded(self, batch: Batch, counts: Sequence[int]) -> tuple[StateRow | MemoryRow, ...]:
+        """The values that are not what is stored now; asked for only where some were not written."""
+        _, _, states, memories = counts
+        lost: list[StateRow | MemoryRow] = []
+        if states < len(batch.states):
+            lost_states = set(self._connection.execute(STATEMENTS["superseded_states"].sql))
+            lost += [row for row in batch.states if (row.agent_id, row.stamp) in lost_states]
+        if memories < len(batch.memories):
+            names = set(self._connection.execute(STATEMENTS["superseded_memories"].sql))
+            lost += [row for row in batch.memories if (row.agent_id, row.memory_type, row.key, row.stamp) in names]
+        return tuple(lost)
 
     def _copy(self, copy: Copy) -> None:
         with self._connection.cursor() as cursor, cursor.copy(STATEMENTS[copy.statement].sql) as sink:

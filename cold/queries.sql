@@ -395,6 +395,26 @@ WITH new_messages AS (
 SELECT (SELECT coalesce(sum(messages), 0)::bigint FROM said), (SELECT coalesce(sum(events), 0)::bigint FROM happened),
        (SELECT count(*) FROM new_states), (SELECT count(*) FROM new_memories);
 
+-- name: superseded_states
+-- The agents whose staged state is not what is stored now: another, newer one is, or one that has the same stamp because two
+-- servers gave it (a failover).
+SELECT staged.agent_id, staged.stamp
+FROM pg_temp.staged_states AS staged JOIN emotional_states AS stored USING (agent_id)
+WHERE stored.stamp > staged.stamp
+   OR (stored.stamp = staged.stamp
+       AND (stored.emotions, stored.felt_at, stored.decay_rates, stored.last_updated)
+           IS DISTINCT FROM (staged.emotions, staged.felt_at, staged.decay_rates, staged.last_updated));
+
+-- name: superseded_memories
+-- The staged memories that are not what is stored now; see superseded_states. One that was counted more often is another, too.
+SELECT staged.agent_id, staged.memory_type, staged.key, staged.stamp
+FROM pg_temp.staged_memories AS staged JOIN memory_records AS stored USING (agent_id, memory_type, key)
+WHERE stored.stamp > staged.stamp
+   OR (stored.stamp = staged.stamp
+       AND NOT staged.deleted
+       AND (stored.deleted OR stored.updated_at <> staged.updated_at OR stored.data IS DISTINCT FROM staged.data
+            OR stored.access_count > staged.access_count));
+
 -- name: amend_messages
 -- Gives messages another emotional context; of several for one message the newest counts.
 UPDATE conversation_messages AS said

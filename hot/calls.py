@@ -431,20 +431,20 @@ class Settlement:
     keys: list[str] = field(default_factory=list)
     args: list[Argument] = field(default_factory=list)
 
-    def state(self, keys: AgentKeys, stamp: int) -> None:
-        """A state that was flushed with this stamp."""
+    def state(self, keys: AgentKeys, stamp: int, *, superseded: bool = False) -> None:
+        """A state that was flushed with this stamp; `superseded`: PostgreSQL has another, which stays."""
         self.keys.append(keys.state)
-        self.args += ["s", stamp.to_bytes(8, "big")]
+        self.args += ["S" if superseded else "s", stamp.to_bytes(8, "big")]
 
     def history(self, key: str, cap: int) -> None:
         """A list some of which was flushed."""
         self.keys.append(key)
         self.args += ["h", cap]
 
-    def memory(self, keys: AgentKeys, member: str, flushed: bytes) -> None:
-        """A memory that was flushed with this value."""
+    def memory(self, keys: AgentKeys, member: str, flushed: bytes, *, superseded: bool = False) -> None:
+        """A memory that was flushed with this value; `superseded`: PostgreSQL has another, which stays."""
         self.keys += [keys.memory(member), keys.memories]
-        self.args += ["m", keys.agent.bytes, member, flushed[: wire.MEMORY_HEAD]]
+        self.args += ["M" if superseded else "m", keys.agent.bytes, member, flushed[: wire.MEMORY_HEAD]]
 
     def drop(self, key: str, element: bytes) -> None:
         """An element that becomes a dead letter, or is beyond retention."""

@@ -109,6 +109,13 @@ local function settle_history(list, through, cap, hot_ttl)
   redis.call('PEXPIRE', list, hot_ttl)
 end
 
+-- A value that lost against another that PostgreSQL has: the next read brings that in. One that was written meanwhile is
+-- newer than both, and stays.
+local function drop_state(state, stamp)
+  local meta = redis.call('HGET', state, 'meta')
+  if meta and string.sub(meta, 1, 8) == stamp then redis.call('DEL', state) end
+end
+
 local function settle_state(state, stamp, hot_ttl)
   local known = redis.call('HMGET', state, 'meta', 'blind')
   if not known[1] or string.sub(known[1], 1, 8) ~= stamp then return end
@@ -134,6 +141,14 @@ local function settle_memory(memory, index, accesses, flushed, agent, member, ho
   settle_member(index, member, ttl, now)
 end
 
+local function drop_memory(memory, index, accesses, flushed, agent, member)
+  local value = redis.call('GET', memory)
+  if not value or string.sub(value, 1, 9) ~= string.sub(flushed, 1, 9) then return end
+  redis.call('SREM', accesses, agent .. member)
+  redis.call('DEL', memory)
+  settle_member(index, member, 0, now_us())
+end
+
 local SETTLE = {
   -- state: KEYS state; ARGV stamp
   s = { keys = 1, args = 1, run = function(k, a, _, hot_ttl) settle_state(k[1], a[1], hot_ttl) end },
@@ -144,6 +159,12 @@ local SETTLE = {
   -- memory: KEYS memory, index; ARGV agent, member, first 33 bytes of the flushed value
   m = { keys = 2, args = 3, run = function(k, a, _, hot_ttl, accesses)
     settle_memory(k[1], k[2], accesses, a[3], a[1], a[2], hot_ttl)
+  end },
+  -- a state that PostgreSQL has another of: KEYS state; ARGV stamp
+  S = { keys = 1, args = 1, run = function(k, a) drop_state(k[1], a[1]) end },
+  -- a memory that PostgreSQL has another of: KEYS memory, index; ARGV agent, member, first 33 bytes of the value
+  M = { keys = 2, args = 3, run = function(k, a, _, _, accesses)
+    drop_memory(k[1], k[2], accesses, a[3], a[1], a[2])
   end },
   -- what leaves a history otherwise (poison, expired): KEYS list; ARGV element
   p = { keys = 1, args = 1, run = function(k, a) redis.call('LREM', k[1], 1, a[1]) end },

@@ -46,6 +46,8 @@ class Load:
     by_stamp: dict[int, Entry] = field(default_factory=dict)
     values: dict[Member, bytes] = field(default_factory=dict)
     stamps: dict[UUID, int] = field(default_factory=dict)
+    superseded: set[UUID | Member] = field(default_factory=set)
+    """States (by agent) and memories that PostgreSQL has others of."""
 
     def __post_init__(self) -> None:
         for raw in self.accessed:
@@ -149,6 +151,13 @@ class Load:
         elif row.stamp in self.by_stamp:
             self.dead[self.by_stamp[row.stamp].id] = reason
 
+    def supersede(self, row: StateRow | MemoryRow) -> None:
+        """Notes that PostgreSQL has another: the one in Redis must not stay to be read."""
+        if isinstance(row, MemoryRow):
+            self.superseded.add((row.agent_id, member_of(row.memory_type, row.key)))
+        else:
+            self.superseded.add(row.agent_id)
+
     def _bury(self, kind: str, agent: UUID, payload: bytes, reason: str) -> None:
         for entry in self.by_stamp.values():
             if (entry.kind, entry.agent, entry.payload) == (kind, agent, payload):
@@ -164,9 +173,9 @@ class Load:
         for agent in self.events:
             settlement.history(self._keys(agent).events, settings.event_cap)
         for agent, stamp in self.stamps.items():
-            settlement.state(self._keys(agent), stamp)
+            settlement.state(self._keys(agent), stamp, superseded=agent in self.superseded)
         for (agent, name), raw in self.values.items():
-            settlement.memory(self._keys(agent), name, raw)
+            settlement.memory(self._keys(agent), name, raw, superseded=(agent, name) in self.superseded)
         carried = {agent.bytes + name.encode() for agent, name in self.values}
         for raw in set(self.accessed) - carried:
             settlement.unread(raw)

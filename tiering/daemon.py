@@ -177,6 +177,8 @@ class Daemon:
             self._watch.carried(report, self._drain.held, self._drain.waited)
             if report.poisoned:
                 self._log.warning("dead letters", count=report.poisoned)
+            if report.conflicts:
+                self._log.warning("older than what PostgreSQL has, so dropped", count=report.conflicts)
             if not _carried(report) or backlog(self._settings, self._hot).records < _MUCH:
                 return
 
@@ -315,4 +317,4 @@ def _do(scheduler: BackgroundScheduler, job: Job) -> None:
 
 
 def _carried(report: FlushReport) -> int:
-    return report.records + report.duplicates + report.expired + report.poisoned
+    return report.records + report.duplicates + report.conflicts + report.expired + report.poisoned

@@ -95,6 +95,8 @@ class Drain:
             failpoint("flush.written")
             for row, reason in written.poison:
                 loads[shard_of(row.agent_id, self._settings.shards)].bury(row, reason)
+            for row in written.superseded:
+                loads[shard_of(row.agent_id, self._settings.shards)].supersede(row)
             transaction.advance({shard: load.entries[-1].stamp for shard, load in loads.items() if load.entries})
             failpoint("flush.advanced")
         failpoint("flush.committed")
@@ -165,6 +167,7 @@ def _report(written: Written, loads: Mapping[int, Load]) -> FlushReport:
         states=written.states,
         memories=written.memories,
         duplicates=written.duplicates,
+        conflicts=len(written.superseded),
         expired=sum(len(load.expired) for load in loads.values()),
         poisoned=sum(len(load.dead) for load in loads.values()),
     )

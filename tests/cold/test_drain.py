@@ -93,13 +93,15 @@ def test_the_flushed_stamp_covers_what_is_counted(store: ColdStore) -> None:
 
 def test_a_state_gives_way_to_newer_ones_only(store: ColdStore, agent: UUID) -> None:
     assert write(store, StateRow.of(agent, state(5))).states == 1
-    assert write(store, StateRow.of(agent, state(4, joy=0.9))) == Written(duplicates=1)
-    assert write(store, StateRow.of(agent, state(5, joy=0.9))) == Written(duplicates=1)
+    assert write(store, StateRow.of(agent, state(5))) == Written(duplicates=1)
+    # The second has the same stamp from another server.
+    for lost in (StateRow.of(agent, state(4, joy=0.9)), StateRow.of(agent, state(5, joy=0.9))):
+        assert write(store, lost) == Written(superseded=(lost,))
     assert store.fetch(reads.state_of(agent)) == state(5)
     # Several in one batch: the newest of them.
     newest = state(9, anger=0.7)
-    twice = write(store, *(StateRow.of(agent, s) for s in (state(8), newest, state(7))))
-    assert twice == Written(states=1, duplicates=2)
+    first, _, third = rows = [StateRow.of(agent, s) for s in (state(8), newest, state(7))]
+    assert write(store, *rows) == Written(states=1, superseded=(first, third))
     assert store.fetch(reads.state_of(agent)) == newest
 
 
@@ -109,18 +111,21 @@ def test_a_memory_gives_way_to_newer_ones_only(store: ColdStore, agent: UUID) ->
 
     first = memory(agent, 5, data="first", access_count=3)
     write(store, memory_row(agent, first))
-    assert write(store, memory_row(agent, memory(agent, 4, data="older", access_count=9))) == Written(duplicates=1)
+    assert write(store, memory_row(agent, first)) == Written(duplicates=1)
+    for lost in (memory(agent, 4, data="older", access_count=9), memory(agent, 5, data="another's", access_count=3)):
+        assert write(store, memory_row(agent, lost)) == Written(superseded=(memory_row(agent, lost),))
     assert now() == first
 
     # The same replacement, read more often since: only its accesses move.
     accessed = memory(agent, 5, data="ignored", access_count=4, last_accessed=from_us(NOON_US + 99), importance=0.1)
     assert write(store, memory_row(agent, accessed)).memories == 1
     assert now() == memory(agent, 5, data="first", access_count=4, last_accessed=from_us(NOON_US + 99))
-    assert write(store, memory_row(agent, memory(agent, 5, access_count=4))) == Written(duplicates=1)
+    fewer = memory_row(agent, memory(agent, 5, data="first", access_count=3))
+    assert write(store, fewer) == Written(superseded=(fewer,))
 
     newest = memory(agent, 7, data="newest")
-    both = write(store, memory_row(agent, newest), memory_row(agent, memory(agent, 6, access_count=50)))
-    assert both == Written(memories=1, duplicates=1)
+    older = memory_row(agent, memory(agent, 6, access_count=50))
+    assert write(store, memory_row(agent, newest), older) == Written(memories=1, superseded=(older,))
     assert now() == newest
 
 

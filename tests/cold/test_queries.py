@@ -51,7 +51,7 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(["create_staged_messages", "create_staged_events"], NOTHING),
     **dict.fromkeys(["create_staged_states", "create_staged_memories"], NOTHING),
     **dict.fromkeys(["stage_messages", "stage_events", "stage_states", "stage_memories"], NOTHING),
-    **dict.fromkeys(["clear_staged", "store_staged"], NOTHING),
+    **dict.fromkeys(["clear_staged", "store_staged", "superseded_states", "superseded_memories"], NOTHING),
     "sweep_memories": {"now": NOON, "limit": 5},
     **dict.fromkeys(["hold_migrations", "ledger_exists", "ledger", "store_shards"], NOTHING),
     "sign_migration": LEDGER,

@@ -177,6 +177,21 @@ def test_a_state_goes_only_if_it_is_the_flushed_one(
     assert (server.ttl(keys.state) == FOREVER) is changed
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_state_that_lost_goes_at_once_unless_it_changed(
+    hot: HotStore, server: Server, keys: AgentKeys, changed: bool
+) -> None:
+    hot.run(calls.save_state(keys, EmotionalState({Emotion.JOY: 0.5})))
+    entries, stored = log(hot, keys), stored_state(hot, keys)
+    assert stored is not None
+    if changed:
+        hot.run(calls.update_emotions(keys, {Emotion.JOY: 0.25}, "add"))
+    settlement = Settlement()
+    settlement.state(keys, stored.stamp, superseded=True)
+    assert mark(hot, keys, entries, settlement)
+    assert server.ttl(keys.state) == (FOREVER if changed else GONE)
+
+
 # --- memories ---
 
 
@@ -257,3 +272,22 @@ def test_an_index_stays_for_a_member_that_is_not_flushed(hot: HotStore, server: 
     assert mark(hot, keys, entries, memory_settled(keys, raw))
     assert server.ttl(keys.memory(MEMBER)) > 0
     assert server.ttl(keys.memories) == FOREVER
+
+
+@pytest.mark.parametrize("change", ["none", "counted", "stored again"])
+def test_a_memory_that_lost_goes_at_once_unless_it_was_replaced(
+    hot: HotStore, server: Server, keys: AgentKeys, change: str
+) -> None:
+    raw = remember(hot, keys)
+    entries = log(hot, keys)
+    if change == "stored again":
+        remember(hot, keys)
+    elif change == "counted":
+        hot.run(calls.retrieve_memory(keys, "fact", "x"))
+    settlement = Settlement()
+    settlement.memory(keys, MEMBER, raw, superseded=True)
+    assert mark(hot, keys, entries, settlement)
+    stays = change == "stored again"
+    assert server.ttl(keys.memory(MEMBER)) == (FOREVER if stays else GONE)
+    assert server.command("ZCARD", keys.memories) == stays
+    assert server.command("SCARD", keys.accesses) == 0
