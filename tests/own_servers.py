@@ -82,14 +82,20 @@ def _wait_for(url: str) -> None:
 @contextmanager
 def own_database(beside: str, settings: Settings) -> Iterator[str]:
     """The URL of a new, migrated database on the server of that URL."""
+    with empty_database(beside) as url:
+        migrate(url, settings)
+        yield url
+
+
+@contextmanager
+def empty_database(beside: str) -> Iterator[str]:
+    """The URL of a new database on the server of that URL, with nothing in it."""
     name = f"own_{uuid4().hex}"
     with psycopg.connect(beside, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         # Nobody pulls the plug of this one.
         connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(sql.Identifier(name)))
         try:
-            url = psycopg.conninfo.make_conninfo(beside, dbname=name)
-            migrate(url, settings)
-            yield url
+            yield psycopg.conninfo.make_conninfo(beside, dbname=name)
         finally:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
