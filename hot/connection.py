@@ -1,0 +1,200 @@
+"""A connection that a thread asks and waits on, and the pool of those that are free.
+
+A reply is found by its place alone, so whatever comes between a command and the end of its reply (a timeout, an
+interrupt, bytes that are no reply) closes the connection: it is never given to another caller.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import struct
+import weakref
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+from banshee_memory.hot.replies import INCOMPLETE, LOSSES, MORE, LostError, new_reader, pack
+
+_BUFFER = 65_536
+_IDLE = 0.01
+"""Seconds after which the server may have hung up unnoticed; looking costs as much as a tenth of a call."""
+
+
+class Connection:
+    """One connection to Redis, for one thread at a time."""
+
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_feed",
+        "_gets",
+        "_reader",
+        "_receive",
+        "_send",
+        "_socket",
+        "_timeout",
+        "used",
+    )
+
+    def __init__(self, opened: socket.socket, timeout: float) -> None:
+        self._socket = opened
+        self._timeout = timeout
+        self._buffer = bytearray(_BUFFER)
+        self._reader = new_reader()
+        self._send, self._receive = opened.sendall, opened.recv_into
+        self._feed, self._gets = self._reader.feed, self._reader.gets
+        self.used = monotonic()
+        """When it was last asked."""
+        _limit(opened, timeout)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def ask(self, packed: bytes) -> Any:
+        """Sends a command and gives its reply; an error of the server as a `ServerError`. LostError: it is closed."""
+        try:
+            self._send(packed)
+            self._feed(self._buffer, 0, self._receive(self._buffer))
+            reply = self._gets()
+            if reply is INCOMPLETE:
+                reply = self._rest()
+            if self._reader.has_data():
+                raise IndexError(MORE)
+        except LOSSES as exc:
+            self.close()
+            raise LostError(_reason(exc)) from exc
+        except BaseException:
+            self.close()
+            raise
+        return reply
+
+    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Sends commands in one packet and gives all replies, errors among them."""
+        try:
+            self._send(b"".join(map(pack, commands)))
+            replies = []
+            for _ in commands:
+                reply = self._gets()
+                replies.append(self._rest() if reply is INCOMPLETE else reply)
+            if self._reader.has_data():
+                raise IndexError(MORE)
+        except LOSSES as exc:
+            self.close()
+            raise LostError(_reason(exc)) from exc
+        except BaseException:
+            self.close()
+            raise
+        return replies
+
+    def _rest(self) -> Any:
+        """Receives until a reply is whole. One that comes in drops has no longer for it than one that does not come."""
+        deadline = monotonic() + self._timeout
+        while True:
+            size = self._receive(self._buffer)
+            if not size:
+                raise ConnectionResetError("it closed the connection")
+            self._feed(self._buffer, 0, size)
+            reply = self._gets()
+            if reply is not INCOMPLETE:
+                return reply
+            if monotonic() > deadline:
+                raise TimeoutError
+
+    def is_usable(self) -> bool:
+        """Whether the server has neither hung up nor said anything that nobody asked for."""
+        if self._socket.fileno() < 0:
+            return False
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        """Closes it, without a word to the server: in a forked child the parent goes on using it."""
+        self._socket.close()
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, TimeoutError | BlockingIOError):
+        return "it did not answer in time"
+    return str(exc) if isinstance(exc, OSError) else f"it sent what is no reply ({exc})"
+
+
+def _limit(opened: socket.socket, timeout: float) -> None:
+    """Bounds each wait for the server. The kernel's own limit saves a poll before each call; TLS cannot use it."""
+    if isinstance(opened, ssl.SSLSocket):
+        opened.settimeout(timeout)
+        return
+    opened.settimeout(None)
+    limit = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        opened.setsockopt(socket.SOL_SOCKET, option, limit)
+
+
+class Pool:
+    """Connections that nobody uses at the moment; as many as threads ever called at one time."""
+
+    def __init__(self, opened: Callable[[], Connection]) -> None:
+        self._opened = opened
+        self._free: list[Connection] = []
+        self._every: weakref.WeakSet[Connection] = weakref.WeakSet()
+        _pools.add(self)
+
+    def ask(self, command: tuple[Any, ...]) -> Any:
+        """One command on a free connection; see `Connection.ask`."""
+        packed = pack(command)
+        free = self._free
+        connection = self._taken(free)
+        reply = connection.ask(packed)
+        free.append(connection)
+        return reply
+
+    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Several in one packet; see `Connection.ask_all`."""
+        free = self._free
+        connection = self._taken(free)
+        replies = connection.ask_all(commands)
+        free.append(connection)
+        return replies
+
+    def _taken(self, free: list[Connection]) -> Connection:
+        """A connection that is the caller's until it puts it back; one that failed is not put back."""
+        now = monotonic()
+        while True:
+            try:
+                connection = free.pop()
+            except IndexError:
+                connection = self._opened()
+                self._every.add(connection)
+                return connection
+            if now - connection.used < _IDLE or connection.is_usable():
+                connection.used = now
+                return connection
+            connection.close()
+
+    def close(self) -> None:
+        """Closes those that are free. One in use goes when its call is over: the list it returns to is gone."""
+        free, self._free = self._free, []
+        for connection in free:
+            connection.close()
+
+    def forget(self) -> None:
+        """In a forked child: all are the parent's, also one that this thread was just using."""
+        self._free = []
+        for connection in self._every:
+            connection.close()
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for pool in _pools:
+        pool.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

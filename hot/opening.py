@@ -1,0 +1,43 @@
+"""Opening connections: redis-py knows URLs, sockets, TLS, authentication and the retry policy. What it opened is then
+held by connections of ours, which cost less: see `connection.py` and `multiplexer.py`."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from banshee_memory.hot.location import options
+from banshee_memory.settings import Settings
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+def open_socket(url: str, settings: Settings) -> socket.socket:
+    """A socket on which the server takes commands. Raises what redis-py raises."""
+    from redis.connection import ConnectionPool
+    from redis.retry import Retry
+
+    pool = ConnectionPool.from_url(url, **options(settings, url, Retry))
+    opened = pool.connection_class(**pool.connection_kwargs)
+    opened.connect()
+    opened_socket: socket.socket = opened._sock
+    opened._sock = None  # so that it does not close it when it goes
+    return opened_socket
+
+
+async def open_streams(url: str, settings: Settings) -> tuple[asyncio.StreamWriter, asyncio.WriteTransport]:
+    """A transport on which the server takes commands, and its writer, which closes it when it goes."""
+    from redis.asyncio.connection import ConnectionPool
+    from redis.asyncio.retry import Retry
+
+    pool: Any = ConnectionPool.from_url(url, **options(settings, url, Retry))
+    opened = pool.connection_class(**pool.connection_kwargs)
+    try:
+        await opened.connect()
+    except BaseException:
+        await opened.disconnect(nowait=True)
+        raise
+    writer: asyncio.StreamWriter = opened._writer
+    opened._writer = opened._reader = None
+    return writer, writer.transport

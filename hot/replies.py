@@ -1,0 +1,40 @@
+"""What goes over a connection to Redis: commands as bytes, replies as hiredis reads them, and how it ends.
+
+Nothing here does I/O, and nothing of redis-py is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import hiredis
+
+
+class ServerError(Exception):
+    """An error that the server replied: a value like other replies, until somebody raises it."""
+
+
+class LostError(Exception):
+    """The connection cannot be used any more: what was asked may have been done or not."""
+
+
+class _Incomplete:
+    """No reply can look like it."""
+
+
+INCOMPLETE: Final = _Incomplete()
+"""What a reader gives while a reply is not whole."""
+
+pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+"""A command, as a tuple of its words, in bytes."""
+
+MORE = "more than was asked for"
+
+LOSSES: Final = (OSError, hiredis.ProtocolError, IndexError)
+"""What sending and receiving raise: no connection, bytes that are no reply, or a reply that nobody waits for."""
+
+
+def new_reader() -> Any:
+    """Takes bytes (`feed`), gives replies (`gets`). For one connection: what it has not read yet is that one's."""
+    return hiredis.Reader(replyError=ServerError, notEnoughData=INCOMPLETE)
