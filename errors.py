@@ -4,7 +4,7 @@
     ├── InvalidInput            (also a ValueError) the caller's argument; names the field and the limit
     ├── ConfigurationError      what is set, or is missing, on this machine
     ├── HotStoreUnavailable     Redis cannot be reached, or was lost during the call
-    ├── HotStoreFull            Redis has no memory left for the write; nothing of it was done
+    ├── HotStoreFull            Redis has no memory for the write, or too much waits for PostgreSQL; nothing was done
     ├── ColdStoreUnavailable    PostgreSQL cannot be reached, or was lost during the call
     ├── IncompatibleSchema      the tables or the Lua library are older or newer than this code
     └── DurabilityUnavailable   the durability asked for cannot be given, or was not confirmed in time
@@ -40,7 +40,10 @@ class HotStoreUnavailable(BansheeError):
 
 
 class HotStoreFull(BansheeError):
-    """Redis is at its memory limit. Nothing of the write was done; reads and flushes go on."""
+    """Redis is at its memory limit, or what waits for PostgreSQL is at `Settings.backlog_limit`; the message says so.
+
+    Nothing of the write was done; reads and flushes go on, and deletions still go through.
+    """
 
 
 class ColdStoreUnavailable(BansheeError):

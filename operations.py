@@ -35,6 +35,7 @@ from banshee_memory.records import (
 from banshee_memory.settings import Durability, MemoryPolicy, Settings
 from banshee_memory.stamps import fresh_nonce, keyed_nonce, record_id, to_us
 from banshee_memory.tiering import conversations, histories, memories, sessions, states
+from banshee_memory.tiering.backpressure import slowed
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.residency import Residency
 from banshee_memory.tiering.steps import Steps
@@ -86,6 +87,8 @@ class Operations:
             raise InvalidInput("durability", f"{shown(durability)} is none of {', '.join(Durability)}") from None
 
     def _writing(self, steps: Steps[T], keys: AgentKeys, level: Durability) -> Operation[T]:
+        if self.settings.backlog_overflow == "slow":
+            steps = slowed(steps, self.settings.backlog_wait)
         return Operation(steps, keys.agent if level is Durability.COLD else None)
 
     # --- emotions ---

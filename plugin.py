@@ -30,6 +30,7 @@ from banshee_memory.records import (
 )
 from banshee_memory.settings import Settings, settings_from
 from banshee_memory.stores import ConversationStore, EmotionStore, MemoryManager, SessionStore
+from banshee_memory.tiering.backpressure import emptied
 from banshee_memory.tiering.seeding import seed
 from banshee_memory.tiering.steps import drive, drive_together
 
@@ -225,7 +226,9 @@ class MemoryPlugin:
         return result
 
     def _run_together(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        results = drive_together([operation.steps for operation in operations], *self._open())
+        # An import is its own backlog: at the limit it carries that itself, as nobody else might.
+        steps = [emptied(operation.steps, self.flush) for operation in operations]
+        results = drive_together(steps, *self._open())
         for agent_id in {operation.flush for operation in operations} - {None}:
             self.flush(agent_id)
         return results

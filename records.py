@@ -310,6 +310,18 @@ class EvictReport(msgspec.Struct, frozen=True, kw_only=True):
     """Keys that stay, because something unflushed came into them meanwhile."""
 
 
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast records come and go, measured between two reports of a daemon."""
+
+    measured_at: datetime
+    records_in: float
+    """Records a second that were written to Redis."""
+    records_out: float
+    """Records a second that went on to PostgreSQL, or to the dead letters."""
+    full_at: datetime | None
+    """When the first shard will take no more if it goes on so; None: none will, or there is no limit."""
+
+
 class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     """What is only in Redis."""
 
@@ -319,6 +331,12 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     """An estimate, from the entry that waits longest in each shard."""
     oldest_age: float | None
     """Seconds; None: nothing waits."""
+    limit: int | None = None
+    """At how many records a shard takes no more, times the shards; None: never. As loaded, not as in these settings."""
+    fullest: float = 0.0
+    """How much of its share the fullest shard has used; 1: it takes no more writes."""
+    pace: Pace | None = None
+    """As the daemon measured it last; None: none has reported within three minutes."""
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import enum
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -67,6 +68,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Log entries of one flush transaction, over all its shards."""
     flush_timeout: float = 60.0
     """How long `flush()` waits, in all, for shards that someone else is flushing and for its own work."""
+    backlog_limit: int | None = 5_000_000
+    """Records that may wait in Redis for PostgreSQL, over all shards; None: any number. Each shard has an equal share,
+    and one that has used it up takes no more writes. A batch is begun under the limit and then done whole. The limit is
+    loaded with the Lua library, so it binds every client; what the daemon's settings say counts."""
+    backlog_overflow: Literal["refuse", "slow"] = "refuse"
+    """What a write at the limit does: `HotStoreFull` at once, or only after it has waited for `backlog_wait`."""
+    backlog_wait: float = 30.0
+    """How long a write waits for room in the backlog, where it is to be slowed."""
     hot_ttl: float = 3_600.0
     """How long a clean key stays in Redis after its last use."""
     lease_ttl: float = 10.0
@@ -112,13 +121,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "call_timeout",
             "connect_timeout",
             "flush_timeout",
+            "backlog_wait",
         ):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"Settings.{name} must be positive, not {getattr(self, name)}")
         if self.shards > 16_384:
             raise ConfigurationError("Settings.shards must be at most 16384, the number of Redis slots")
+        self._check_backlog()
         if self.db_min_connections > self.db_max_connections:
             raise ConfigurationError("DB_MIN_CONNECTIONS is greater than DB_MAX_CONNECTIONS")
+
+    def _check_backlog(self) -> None:
+        if self.backlog_limit is not None and self.backlog_limit < 1:
+            raise ConfigurationError(f"Settings.backlog_limit must be at least 1, or None, not {self.backlog_limit}")
+        if self.backlog_overflow not in ("refuse", "slow"):
+            raise ConfigurationError(f"Settings.backlog_overflow is refuse or slow, not {self.backlog_overflow!r}")
+
+    @property
+    def shard_backlog(self) -> int:
+        """A shard's share of `backlog_limit`, rounded up; 0: there is no limit."""
+        return 0 if self.backlog_limit is None else -(-self.backlog_limit // self.shards)
 
 
 class Urls(msgspec.Struct, frozen=True):
@@ -144,7 +166,8 @@ def urls_from(redis_url: str | None, database_url: str | None, environ: Mapping[
 
 
 def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
-    """The defaults, with REDIS_PASSWORD, DB_MIN_CONNECTIONS, DB_MAX_CONNECTIONS and BANSHEE_DATA_DIR applied."""
+    """The defaults, with REDIS_PASSWORD, DB_MIN_CONNECTIONS, DB_MAX_CONNECTIONS, BANSHEE_DATA_DIR and
+    BANSHEE_BACKLOG_LIMIT (0: none) applied."""
     data_dir = environ.get("BANSHEE_DATA_DIR")
     most = _whole(environ, "DB_MAX_CONNECTIONS", 10)
     return Settings(
@@ -152,6 +175,7 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
         data_dir=Path(data_dir) if data_dir else None,
         db_min_connections=_whole(environ, "DB_MIN_CONNECTIONS", min(1, most)),
         db_max_connections=most,
+        backlog_limit=_whole(environ, "BANSHEE_BACKLOG_LIMIT", 5_000_000) or None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from banshee_memory.cli.faults import FAILED
 from banshee_memory.cli.target import Target, json_option, pass_target
 
 if TYPE_CHECKING:
-    from banshee_memory.records import FlushReport, Stats
+    from banshee_memory.records import Backlog, FlushReport, Pace, Stats
 
 
 @click.command()
@@ -73,9 +74,28 @@ def _hot(found: Stats) -> dict[str, object]:
         "agents hot": f"about {found.agents_hot:,} (from {found.agents_hot_sample:,} sampled keys)",
         "backlog": f"{found.backlog.records:,} records, about {_mib(found.backlog.bytes)}",
         "oldest unflushed": "-" if age is None else f"{age:,.1f} s",
+        **_limited(found.backlog),
         "dead letters": f"{found.dead_letters:,}",
         "memory": f"{_mib(found.redis_used_memory)} {limit}",
     }
+
+
+def _limited(backlog: Backlog) -> dict[str, object]:
+    """The limit, and when it will be reached."""
+    words: dict[str, object] = {"backlog limit": "none"}
+    if backlog.limit is not None:
+        words["backlog limit"] = f"{backlog.limit:,} records, the fullest shard has used {backlog.fullest:.1%}"
+    if backlog.pace is None:
+        return words | {"pace": "unknown (no daemon has reported within three minutes)"}
+    words["pace"] = f"{backlog.pace.records_in:,.1f} in, {backlog.pace.records_out:,.1f} out a second"
+    if backlog.limit is not None:
+        words["time left"] = "as much as you like" if backlog.pace.full_at is None else _left(backlog.pace)
+    return words
+
+
+def _left(pace: Pace) -> str:
+    seconds = max((pace.full_at - datetime.now(UTC)).total_seconds(), 0.0) if pace.full_at else 0.0
+    return f"{seconds:,.0f} s at this pace"
 
 
 def _cold(found: Stats) -> dict[str, object]:

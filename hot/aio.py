@@ -30,7 +30,7 @@ class AsyncHotStore:
     def __init__(self, url: str, settings: Settings, *, clock: str | None = None) -> None:
         self._url = url
         self._settings = settings
-        self._source = library.source(clock)
+        self._source = library.source(clock, settings.shard_backlog)
         self._where = where(url)
         self._lock = asyncio.Lock()
         self._waiting_lock = asyncio.Lock()

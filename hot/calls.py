@@ -9,13 +9,13 @@ import enum
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from banshee_memory.emotions import Emotion, EmotionalState, StoredState
 from banshee_memory.hot import wire
 from banshee_memory.hot.keys import STORE, AgentKeys, ShardKeys, member_of
-from banshee_memory.records import StoredMemory
+from banshee_memory.records import Pace, StoredMemory
 from banshee_memory.stamps import entry_id_of, stamp_of, to_us
 
 T = TypeVar("T")
@@ -101,6 +101,16 @@ def fixed_shards() -> Call[int | None]:
 def seed(keys: ShardKeys, stamp: int) -> Call[int]:
     """Makes a log that is not there, with its next stamp after this one."""
     return _fcall("seed", (keys.log,), (entry_id_of(stamp),), int)
+
+
+def note_pace(pace: Pace) -> Call[int]:
+    """Leaves what a daemon measured for others to see."""
+    return Call(("HSET", STORE, "pace", wire.pack(pace)), int)
+
+
+def noted_pace() -> Call[Pace | None]:
+    """What a daemon measured last."""
+    return Call(("HGET", STORE, "pace"), lambda reply: None if reply is None else wire.pace_of(reply))
 
 
 def configuration(*names: str) -> Call[dict[str, str]]:
@@ -412,6 +422,19 @@ def log_tail(keys: ShardKeys) -> Call[list[Entry]]:
 def log_length(keys: ShardKeys) -> Call[int]:
     """How many entries wait."""
     return Call(("XLEN", keys.log), int)
+
+
+class LogSize(NamedTuple):
+    """How full a shard's log is: entries that wait, entries it ever took, at how many it takes no more (0: never)."""
+
+    waiting: int
+    added: int
+    limit: int
+
+
+def log_size(keys: ShardKeys) -> Call[LogSize]:
+    """How full a log is, and what went through it."""
+    return _read("backlog", (keys.log,), lambda reply: LogSize(*map(int, reply)))
 
 
 def accessed(keys: ShardKeys, count: int) -> Call[list[bytes]]:

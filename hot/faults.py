@@ -20,12 +20,17 @@ class UnseededError(HotStoreUnavailable):
     """A shard's log is not there: PostgreSQL must be asked where its stamps begin. Never leaves the package."""
 
 
+class BacklogFull(HotStoreFull):
+    """Too much waits for PostgreSQL: once some of it is carried, the same write goes through."""
+
+
 class ForeignKeyError(ConfigurationError):
     """A key of ours holds another type: one key, not the server, is at fault, so the flush can leave it out."""
 
 
 FUNCTION_MISSING = "Function not found"
 UNSEEDED = "BANSHEE_UNSEEDED"
+BACKLOG = "BANSHEE_BACKLOG"
 _NOT_NOW = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY", "MISCONF")
 _NOT_YOU = ("NOAUTH", "WRONGPASS", "NOPERM", "AUTHENTICATION", "INVALID USERNAME")
 
@@ -69,6 +74,13 @@ def _refusal(text: str, where: str) -> BansheeError:
     if UNSEEDED in text:
         return UnseededError(
             f"Redis at {where} lost its logs, or is new; PostgreSQL must be asked before the first write"
+        )
+    if BACKLOG in text:
+        count = text.partition(BACKLOG)[2].split()[0]
+        return BacklogFull(
+            f"Redis at {where} already holds {count} records of this agent's shard that are not in PostgreSQL yet: its "
+            "share of Settings.backlog_limit. Nothing was written. Is PostgreSQL there, and `banshee daemon` at work? "
+            "`banshee flush` carries what waits."
         )
     if "BANSHEE_INVALID" in text:
         field, _, reason = text.partition("BANSHEE_INVALID ")[2].partition(": ")

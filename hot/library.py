@@ -13,11 +13,14 @@ TOPICS = ("library", "clock", "idempotency", "emotions", "histories", "memories"
 
 
 @cache
-def source(clock: str | None = None) -> str:
-    """The library as FUNCTION LOAD takes it. `clock` replaces `clock.lua`: the test build injects time there."""
+def source(clock: str | None = None, backlog: int = 0) -> str:
+    """The library as FUNCTION LOAD takes it. `backlog`: at how many entries a shard's log takes no more; 0: never.
+
+    `clock` replaces `clock.lua`: the test build injects time there.
+    """
     folder = files("banshee_memory") / "lua"
     parts = [clock if clock and topic == "clock" else (folder / f"{topic}.lua").read_text() for topic in TOPICS]
-    return "\n".join(parts)
+    return "\n".join(parts).replace("local BACKLOG = 0\n", f"local BACKLOG = {backlog}\n")
 
 
 @cache

@@ -28,6 +28,7 @@ from banshee_memory.records import (
     EventMode,
     Json,
     MemoryRecord,
+    Pace,
     Placed,
     StoredMemory,
     memory_id,
@@ -212,6 +213,7 @@ _message_body = msgspec.msgpack.Decoder(MessageBody)
 _event_body = msgspec.msgpack.Decoder(EventBody)
 _event_record = msgspec.msgpack.Decoder(EmotionalEventRecord)
 _memory_body = msgspec.msgpack.Decoder(MemoryBody)
+_pace = msgspec.msgpack.Decoder(Pace)
 pack = msgspec.msgpack.Encoder().encode
 
 
@@ -388,6 +390,14 @@ def _feelings(before: Mapping[Emotion, float], after: Mapping[Emotion, float]) -
         "arousal_delta": arousal - arousal_of(before),
         "intensity_delta": intensity - intensity_of(before),
     }
+
+
+def pace_of(raw: bytes) -> Pace | None:
+    """What a daemon measured; None where another version wrote it otherwise."""
+    try:
+        return _pace.decode(raw)
+    except _BROKEN:
+        return None
 
 
 # --- memories ---

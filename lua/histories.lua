@@ -78,11 +78,11 @@ local function mark_late(list, header, stamp)
 end
 
 -- Logs a record and adds it to its list. `at` is nil, or the record's own time if that lies before this millisecond.
--- A list that was not there begins here: what is older may be in PostgreSQL. Returns the element.
-local function record(list, log, kind, agent, at, context, body)
+-- A list that was not there begins here: what is older may be in PostgreSQL. `passes` as in log_append. Returns the element.
+local function record(list, log, kind, agent, at, context, body, passes)
   local entry = (at and '\1' .. struct.pack('>d', at) or '\0') .. struct.pack('>I2', #context) .. context .. body
   local header = parse_header(redis.call('LINDEX', list, 0)) -- fails on another type before anything is written
-  local ms, seq = log_append(log, kind, agent, entry)
+  local ms, seq = log_append(log, kind, agent, entry, passes)
   local stamp = pack_stamp(ms, seq)
   local element = stamp .. entry
   if not header then
@@ -132,7 +132,7 @@ redis.register_function {
     for i = 2, #ARGV, 3 do
       local context = ARGV[i + 1] ~= '' and felt or ''
       local at = own_time(ARGV[i], now)
-      local element, id = record(KEYS[1], KEYS[2], 'M', ARGV[1], at, context, ARGV[i + 2])
+      local element, id = record(KEYS[1], KEYS[2], 'M', ARGV[1], at, context, ARGV[i + 2], i > 2)
       reply[#reply + 1] = id
       reply[#reply + 1] = time_in(element)
     end

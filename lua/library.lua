@@ -6,6 +6,9 @@
 
 local VERSION = { 1, 0, 0 }
 
+-- How many entries a shard's log may hold before it takes no more; 0: any number. Whoever loads the library says so.
+local BACKLOG = 0
+
 -- Replies that are no error: the key is not resident, the offer came too late, the log is not what was flushed.
 local MISS = { ok = 'MISS' }
 local RESIDENT = { ok = 'RESIDENT' }
@@ -56,10 +59,15 @@ end
 -- its first stamps must lie after all that PostgreSQL has of the shard, and only who can ask PostgreSQL can say where.
 local UNSEEDED = { err = 'BANSHEE_UNSEEDED the log is not there: call banshee1_seed' }
 
+local BACKLOG_FULL = { err = 'BANSHEE_BACKLOG ' .. BACKLOG .. ' entries of the shard wait for PostgreSQL' }
+
 -- Appends to the shard's log; the first write of every function that has one. Its own ids are the stamps: they grow also
 -- when the clock steps back, and its last id outlives its entries. A stuck clock would run through the 65536 sequence
 -- numbers of one millisecond, so the log is moved on by one millisecond half way.
-local function log_append(log, kind, agent, payload)
+-- A log that is at its limit takes nothing, unless the entry `passes`: what frees memory does, and what is not the first of
+-- its batch, which is done whole or not at all.
+local function log_append(log, kind, agent, payload, passes)
+  if BACKLOG > 0 and not passes and redis.call('XLEN', log) >= BACKLOG then error(BACKLOG_FULL) end
   local id = redis.call('XADD', log, 'NOMKSTREAM', '*', 'k', kind .. agent, 'p', payload)
   if not id then error(UNSEEDED) end
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
@@ -84,6 +92,22 @@ redis.register_function {
     redis.call('XDEL', KEYS[1], id)
     return 1
   end,
+}
+
+-- banshee1_backlog: how full a log is, and what went through it.
+--   KEYS   log         ARGV  none
+--   reply  [entries that wait, entries that it ever took, at how many it takes no more (0: never)]
+redis.register_function {
+  function_name = 'banshee1_backlog',
+  callback = function(KEYS)
+    if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0, BACKLOG } end
+    local info, added = redis.call('XINFO', 'STREAM', KEYS[1]), 0
+    for i = 1, #info, 2 do
+      if info[i] == 'entries-added' then added = info[i + 1] end
+    end
+    return { redis.call('XLEN', KEYS[1]), added, BACKLOG }
+  end,
+  flags = { 'no-writes', 'allow-oom' },
 }
 
 redis.register_function {

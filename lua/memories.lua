@@ -162,7 +162,7 @@ redis.register_function {
       redis.call('ZREM', KEYS[2], ARGV[2])
       return redis.call('DEL', KEYS[1])
     end
-    local ms, seq = log_append(KEYS[3], 'V', ARGV[1], ARGV[2])
+    local ms, seq = log_append(KEYS[3], 'V', ARGV[1], ARGV[2], true)
     soil(KEYS[1], KEYS[2], ARGV[2])
     redis.call('SET', KEYS[1], 'A' .. pack_stamp(ms, seq))
     return 1

@@ -28,6 +28,7 @@ from banshee_memory.records import FlushReport
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import from_us
 from banshee_memory.tiering.drain import Drain
+from banshee_memory.tiering.pace import Meter, enforce_limit
 from banshee_memory.tiering.report import backlog, sight
 from banshee_memory.tiering.watch import OBSERVE_EVERY, JobWatch, Watch
 
@@ -132,6 +133,7 @@ class Daemon:
         self._rehydrate_wanted = rehydrate_wanted
         self._watch = watch or Watch(settings)
         self._stop = threading.Event()
+        self._meter = Meter(settings, hot)
 
     def run(self) -> bool:
         """Works until SIGTERM or SIGINT (or `stop`), then carries the rest. False: some of it is left."""
@@ -140,6 +142,7 @@ class Daemon:
             "flush": (self.flush, self._settings.flush_after),
             "rehydrate": (self.rehydrate, self._settings.flush_after),
             "maintain": (self.maintain, _MAINTAIN_EVERY),
+            "limit": (self.limit, _MAINTAIN_EVERY),
             "report": (self.report, _REPORT_EVERY),
             "observe_redis": (self.observe_redis, OBSERVE_EVERY),
             "observe_postgres": (self.observe_postgres, OBSERVE_EVERY),
@@ -223,8 +226,17 @@ class Daemon:
                 break
         return total
 
+    def limit(self) -> None:
+        """Holds every client to the limit of these settings: whoever loaded the library may have had others."""
+        before = enforce_limit(self._settings, self._hot)
+        if before is not None:
+            self._log.info(
+                "backlog limit loaded", of_a_shard=self._settings.shard_backlog or None, before=before or None
+            )
+
     def report(self) -> None:
-        """Says how much is only in Redis."""
+        """Says how much is only in Redis, and how fast that changes."""
+        self._meter.measure()
         self._log.info("backlog", **self._backlog())
 
     def observe_redis(self) -> None:
@@ -249,7 +261,13 @@ class Daemon:
 
     def _backlog(self) -> dict[str, Any]:
         waiting = backlog(self._settings, self._hot)
-        return {"records": waiting.records, "bytes": waiting.bytes, "oldest_age": waiting.oldest_age}
+        said: dict[str, Any] = {"records": waiting.records, "bytes": waiting.bytes, "oldest_age": waiting.oldest_age}
+        if waiting.limit is not None:
+            said |= {"limit": waiting.limit, "fullest": round(waiting.fullest, 4)}
+        if waiting.pace is not None:
+            said |= {"in": round(waiting.pace.records_in, 1), "out": round(waiting.pace.records_out, 1)}
+            said["full_at"] = waiting.pace.full_at and waiting.pace.full_at.isoformat()
+        return said
 
     # --- the schedule ---
 

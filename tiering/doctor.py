@@ -16,7 +16,7 @@ from banshee_memory.hot.calls import Entry
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import shard_keys
 from banshee_memory.hot.library import shipped_version
-from banshee_memory.records import Health
+from banshee_memory.records import Backlog, Health
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import from_us, stamp_of, stamp_us
 from banshee_memory.tiering import report
@@ -24,6 +24,8 @@ from banshee_memory.tiering.shards import ask
 
 _PATIENCE = 60.0
 """Records that are older than this were forgotten by the daemon, however busy it is."""
+_ALMOST = 0.8
+"""So full a shard is soon at its limit."""
 _TYPES = {"log": "stream", "dead": "stream", "feed": "stream", "accesses": "set", "wanted": "set", "idem": "hash"}
 
 
@@ -80,7 +82,7 @@ def _redis(settings: Settings, hot: HotStore) -> Iterator[Check]:
     yield _keys(settings, hot)
     yield _memory(info)
     yield _append_only(info, hot)
-    yield _unflushed(settings, hot)
+    yield from _backlog(settings, hot)
     yield _dead_letters(settings, hot)
 
 
@@ -135,14 +137,37 @@ def _append_only(info: dict[str, str], hot: HotStore) -> Check:
     return Check(name, "ok", f"on, synced {policy}: {lost.get(policy, 'a crash can lose up to 30 s of writes')}")
 
 
-def _unflushed(settings: Settings, hot: HotStore) -> Check:
+def _backlog(settings: Settings, hot: HotStore) -> Iterator[Check]:
     backlog = report.backlog(settings, hot)
+    yield _unflushed(settings, backlog)
+    yield _limit(settings, backlog)
+
+
+def _unflushed(settings: Settings, backlog: Backlog) -> Check:
     if backlog.oldest_age is None:
         return Check("unflushed", "ok", "nothing: all of it is in PostgreSQL")
     said = f"{backlog.records:,} records, the oldest {backlog.oldest_age:,.1f} s old"
     if backlog.oldest_age > _PATIENCE + settings.flush_after:
         return Check("unflushed", "problem", f"{said}: run `banshee daemon`, or `banshee flush` once")
     return Check("unflushed", "ok", said)
+
+
+def _limit(settings: Settings, backlog: Backlog) -> Check:
+    name = "backlog limit"
+    if backlog.limit is None:
+        return Check(
+            name, "note", "none is loaded: while PostgreSQL is away, only Redis's own memory bounds what waits"
+        )
+    said = f"{backlog.limit:,} records, the fullest shard has used {backlog.fullest:.0%} of its share"
+    pace = backlog.pace
+    if pace is not None:
+        said += f"; {pace.records_in:,.0f} in and {pace.records_out:,.0f} out a second"
+        said += f", full at {pace.full_at:%Y-%m-%d %H:%M:%S} UTC" if pace.full_at else ""
+    if backlog.fullest >= _ALMOST:
+        return Check(name, "problem", f"{said}. Bring PostgreSQL back, or run another `banshee daemon`")
+    if backlog.limit != settings.shard_backlog * settings.shards:
+        return Check(name, "note", f"{said}. These settings say otherwise; what the daemon loaded counts")
+    return Check(name, "ok", said)
 
 
 def _dead_letters(settings: Settings, hot: HotStore) -> Check:

@@ -109,6 +109,8 @@ def _hot(sight: HotSight) -> Iterator[Metric]:
     backlog = sight.backlog
     gauges = {
         "banshee_backlog_records": ("Records that are only in Redis.", backlog.records),
+        "banshee_backlog_limit_records": ("At how many records writes are refused; 0: never.", backlog.limit or 0),
+        "banshee_backlog_fullest_ratio": ("Of its share, what the fullest shard has used.", backlog.fullest),
         "banshee_backlog_bytes": ("Their size in Redis, estimated.", backlog.bytes),
         "banshee_backlog_oldest_age_seconds": ("Age of the one that waits longest; 0: none.", backlog.oldest_age or 0),
         "banshee_dead_letters": ("Records that PostgreSQL could not take.", sight.dead_letters),

@@ -16,6 +16,7 @@ from banshee_memory.hot.keys import PREFIX, shard_keys
 from banshee_memory.records import Backlog, Health, Stats
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import stamp_us
+from banshee_memory.tiering import pace
 from banshee_memory.tiering.residency import Counters
 from banshee_memory.tiering.shards import ask
 from banshee_memory.tiering.watch import HotSight
@@ -100,16 +101,19 @@ def stats(settings: Settings, hot: HotStore, cold: ColdStore, counters: Counters
 def backlog(settings: Settings, hot: HotStore) -> Backlog:
     """What is only in Redis. Bytes are estimated from the entry that waits longest in each shard."""
     shards = [shard_keys(number) for number in range(settings.shards)]
-    lengths = ask(hot, [calls.log_length(keys) for keys in shards])
+    sizes = pace.sizes(settings, hot)
     heads = ask(hot, [calls.log_head(keys, 1, 1) for keys in shards])
-    waiting = [(count, head[0]) for count, head in zip(lengths, heads, strict=True) if count and head]
-    if not waiting:
-        return Backlog(records=0, bytes=0, oldest_age=None)
-    oldest = min(stamp_us(entry.stamp) for _, entry in waiting)
+    waiting = [(size.waiting, head[0]) for size, head in zip(sizes, heads, strict=True) if size and head]
+    now_us = hot.run(calls.now())
+    oldest = min((stamp_us(entry.stamp) for _, entry in waiting), default=None)
+    limits = {size.limit for size in sizes if size}
     return Backlog(
         records=sum(count for count, _ in waiting),
         bytes=sum(count * (entry.size + _ENTRY_OVERHEAD) for count, entry in waiting),
-        oldest_age=max(hot.run(calls.now()) - oldest, 0) / 1e6,
+        oldest_age=None if oldest is None else max(now_us - oldest, 0) / 1e6,
+        limit=max(limits, default=0) * settings.shards or None,
+        fullest=max((size.waiting / size.limit for size in sizes if size and size.limit), default=0.0),
+        pace=pace.noted(hot, now_us),
     )
 
 

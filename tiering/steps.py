@@ -1,11 +1,13 @@
 """Logic of several steps, written once for both clients.
 
 A generator yields what it needs done (a call to Redis, several in one round trip, a write of some durability, a query
-to PostgreSQL) and is sent the result, or is thrown the error. The drivers below are all that differs.
+to PostgreSQL, a pause) and is sent the result, or is thrown the error. The drivers below are all that differs.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,7 +34,14 @@ class Durably:
     level: Durability
 
 
-Step = Call[Any] | list[Call[Any]] | Durably | Query[Any]
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """So many seconds in which nothing is asked of either store."""
+
+    seconds: float
+
+
+Step = Call[Any] | list[Call[Any]] | Durably | Query[Any] | Pause
 Steps = Generator[Step, Any, T]
 
 
@@ -63,6 +72,8 @@ def _do(step: Step, hot: HotStore, cold: ColdStore) -> Any:
         return cold.fetch(step)
     if isinstance(step, Durably):
         return hot.run_durably(step.call, step.level)
+    if isinstance(step, Pause):
+        return time.sleep(step.seconds)
     return hot.run_all(step)
 
 
@@ -134,4 +145,6 @@ async def _ado(step: Step, hot: AsyncHotStore, cold: AsyncColdStore) -> Any:
         return await cold.fetch(step)
     if isinstance(step, Durably):
         return await hot.run_durably(step.call, step.level)
+    if isinstance(step, Pause):
+        return await asyncio.sleep(step.seconds)
     return await hot.run_all(step)

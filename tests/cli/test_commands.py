@@ -131,7 +131,8 @@ def test_stats(run: Run, told: Told, agent: UUID) -> None:
     run("flush")
     found = told("stats")
     assert found["agents"] >= 1
-    assert found["backlog"] == {"records": 0, "bytes": 0, "oldest_age": None}
+    empty = {"records": 0, "bytes": 0, "oldest_age": None}
+    assert found["backlog"] == {**empty, "limit": 5_000_000, "fullest": 0.0, "pace": None}
     assert "conversation_messages" in run("stats").stdout
 
 

@@ -133,7 +133,7 @@ def is_event(name: str) -> bool:
 
 def is_report(name: str) -> bool:
     """Whether it tells about the tiers, not about an agent."""
-    return name.endswith("Report") or name in ("Health", "Stats", "Backlog")
+    return name.endswith("Report") or name in ("Health", "Stats", "Backlog", "Pace")
 
 
 def _class(kind: type) -> ast.ClassDef:

@@ -101,7 +101,7 @@ def test_a_daemon_at_work(memory: MemoryPlugin, urls: tuple[str, str], agent: UU
     assert healthy.status == 200
     assert healthy.json["status"] == "ok"
     assert set(healthy.json["jobs"]) == {
-        *("flush", "rehydrate", "maintain", "report", "observe_redis", "observe_postgres")
+        *("flush", "rehydrate", "maintain", "limit", "report", "observe_redis", "observe_postgres")
     }
     assert metrics.kind.startswith("text/plain")
     assert SECRET not in metrics.text
@@ -110,6 +110,8 @@ def test_a_daemon_at_work(memory: MemoryPlugin, urls: tuple[str, str], agent: UU
     assert found["banshee_flush_duration_seconds_count"] >= 1
     assert found["banshee_job_runs_total{flush}"] >= 1
     assert {"banshee_dead_letters", "banshee_backlog_records", "banshee_backlog_bytes"} <= found.keys()
+    assert found["banshee_backlog_limit_records"] == 5_000_000
+    assert 0 <= found["banshee_backlog_fullest_ratio"] < 1
     assert {"banshee_shards_held", "banshee_shards_waiting", "banshee_redis_memory_used_bytes"} <= found.keys()
     assert "process_cpu_seconds_total" in found or sys.platform != "linux"
 
