@@ -43,6 +43,7 @@ from banshee_memory.records import (
     UserFeedback,
 )
 from banshee_memory.settings import Durability, MemoryPolicy, Settings
+from banshee_memory.timeline import Contribution, Explanation, PastState
 
 if TYPE_CHECKING:
     from banshee_memory.aio_plugin import AsyncMemoryPlugin
@@ -69,6 +70,7 @@ __all__ = [
     "Capped",
     "ColdStoreUnavailable",
     "ConfigurationError",
+    "Contribution",
     "ConversationMessage",
     "ConversationStats",
     "CustomEvent",
@@ -79,6 +81,7 @@ __all__ = [
     "EmotionalEventRecord",
     "EmotionalState",
     "EvictReport",
+    "Explanation",
     "FlushReport",
     "GoalProgress",
     "Health",
@@ -93,6 +96,7 @@ __all__ = [
     "MemoryRecord",
     "NewMessage",
     "Pace",
+    "PastState",
     "RehydrateReport",
     "Settings",
     "SocialInteraction",

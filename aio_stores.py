@@ -24,6 +24,7 @@ from banshee_memory.records import (
     TrendPoint,
 )
 from banshee_memory.settings import Durability
+from banshee_memory.timeline import Explanation, PastState
 
 T = TypeVar("T")
 
@@ -139,6 +140,25 @@ class AsyncEmotionStore:
         events is left out. Of more than 100,000 events the newest are taken.
         """
         return await self._run(self._operations.get_emotional_trends(agent_id, hours, bucket))
+
+    async def state_at(self, agent_id: UUID, at: datetime) -> PastState | None:
+        """What the agent felt at a moment gone by, its late events as they were told; None: nothing is known of it.
+
+        It is worked out from the events before and after that moment, flushed or not, and from the state as it is. What
+        was written without an event (`update_emotions`, `save_state`, `set_temperament`) leaves no history of its own:
+        `exact` of the answer is False where such a write may have changed the state between the last event and that
+        moment, or the event is beyond `Settings.event_retention_days`. InvalidInput if `at` lies in the future.
+        """
+        return await self._run(self._operations.state_at(agent_id, at))
+
+    async def why(self, agent_id: UUID, emotion: Emotion, at: datetime | None = None) -> Explanation:
+        """Which events made a feeling what it is (or was, at `at`), by what is left of each.
+
+        Events before the one that last set the feeling, or before it had faded to nothing, have nothing to do with it.
+        What remains of the events, and what they do not explain, add up to the intensity. Of the events since then at
+        most 10,000 are looked at. InvalidInput if `at` lies in the future.
+        """
+        return await self._run(self._operations.why(agent_id, emotion, at))
 
     def subscribe(
         self, agent_id: UUID | None = None, *, after: EmotionalEventRecord | None = None

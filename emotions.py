@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from banshee_memory.errors import InvalidInput, shown
-from banshee_memory.stamps import from_us, to_us
+from banshee_memory.stamps import from_us, stamp_us, to_us
 
 FLOOR = 0.01
 """An intensity under this counts as 0, before anything is added to it."""
@@ -211,7 +211,7 @@ def absence_text(absence: Absence) -> str:
     return f"capped:{absence.seconds!r}" if isinstance(absence, Capped) else absence
 
 
-class StoredState(msgspec.Struct, frozen=True):
+class StoredState(msgspec.Struct, frozen=True, omit_defaults=True):
     """A state as both tiers keep it: each emotion with its own time, the rates that differ, the last write.
 
     Times of emotions are by the agent's own clock, which stands still where its absence policy says so. `absence` None:
@@ -237,6 +237,38 @@ class StoredState(msgspec.Struct, frozen=True):
 
     def at(self, now_us: int) -> EmotionalState:
         """What is felt at that time."""
-        own = self.own_clock(now_us)
-        left = {e: faded(f.intensity, self.rates.get(e, e.rate), own - f.at_us) for e, f in self.felt.items()}
-        return EmotionalState({e: i for e, i in left.items() if i}, dict(self.rates), from_us(now_us))
+        return EmotionalState(self.by_own_clock(self.own_clock(now_us)), dict(self.rates), from_us(now_us))
+
+    def by_own_clock(self, own_us: int) -> dict[Emotion, float]:
+        """What is felt when the agent's own clock says that."""
+        left = {e: faded(f.intensity, self.rates.get(e, e.rate), own_us - f.at_us) for e, f in self.felt.items()}
+        return {e: i for e, i in left.items() if i}
+
+
+class Before(msgspec.Struct, frozen=True):
+    """The state just before an event, as it was stored, and when that was by the hot store's clock."""
+
+    at_us: int
+    state: StoredState
+
+
+def changed(
+    before: Mapping[Emotion, float],
+    rates: Mapping[Emotion, float],
+    mode: str,
+    changes: Mapping[Emotion, float],
+    late: int,
+) -> dict[Emotion, float]:
+    """What a change makes of what is felt; the same as `changed` in `lua/emotions.lua`. `late`: as in `late_us`."""
+    after = dict(before)
+    for emotion, amount in changes.items():
+        rate = rates.get(emotion, emotion.rate)
+        effect = amount * (1.0 - rate) ** (late / 1e6) if late else amount
+        total = min(max(effect + (before.get(emotion, 0.0) if mode == "add" else 0.0), 0.0), 1.0)
+        after[emotion] = faded(total, 0.0, 0)
+    return {e: i for e, i in after.items() if i}
+
+
+def late_us(at_us: int, stamp: int, now_us: int) -> int:
+    """How long before it was told an event happened: microseconds by which its effect has faded."""
+    return 0 if at_us == stamp_us(stamp) else max(now_us - at_us, 0)

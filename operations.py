@@ -34,11 +34,12 @@ from banshee_memory.records import (
 )
 from banshee_memory.settings import Durability, MemoryPolicy, Settings
 from banshee_memory.stamps import fresh_nonce, keyed_nonce, record_id, to_us
-from banshee_memory.tiering import conversations, histories, memories, sessions, states
+from banshee_memory.tiering import conversations, hindsight, histories, memories, sessions, states
 from banshee_memory.tiering.backpressure import slowed
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.residency import Residency
 from banshee_memory.tiering.steps import Steps
+from banshee_memory.timeline import Explanation, PastState
 
 T = TypeVar("T")
 MOST_EVENTS = 1_000
@@ -197,6 +198,17 @@ class Operations:
         if bucket is not None and (not isinstance(bucket, timedelta) or bucket <= timedelta(0)):
             raise InvalidInput("bucket", f"{shown(bucket)} is not a positive timedelta")
         return Operation(conversations.trends(self.residency, keys, hours, bucket))
+
+    def state_at(self, agent_id: UUID, at: datetime) -> Operation[PastState | None]:
+        """What it felt at a moment gone by."""
+        keys = self._keys(agent_id)
+        return Operation(hindsight.state_at(self.residency, keys, to_us(validation.moment("at", at))))
+
+    def why(self, agent_id: UUID, emotion: Emotion, at: datetime | None) -> Operation[Explanation]:
+        """Which events made a feeling what it is, or was."""
+        keys = self._keys(agent_id)
+        named = validation.emotion(emotion)
+        return Operation(hindsight.why(self.residency, keys, named, self._own_time("at", at, None)))
 
     # --- conversations ---
 

@@ -1,8 +1,8 @@
-"""Commands about one agent: show, trends, search, rehydrate, evict."""
+"""Commands about one agent: show, why, trends, search, rehydrate, evict."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -17,8 +17,9 @@ _MEMORIES = 10
 
 if TYPE_CHECKING:
     _Parameter = click.ParamType[UUID]
+    _Moment = click.ParamType[datetime]
 else:  # older versions of click cannot be asked for a type of parameter
-    _Parameter = click.ParamType
+    _Parameter = _Moment = click.ParamType
 
 
 class Agent(_Parameter):
@@ -41,16 +42,36 @@ class Agent(_Parameter):
 agent_argument = click.argument("agent", type=Agent(), metavar="AGENT")
 
 
+class Moment(_Moment):
+    """A time in ISO 8601; without an offset it is UTC."""
+
+    name = "time"
+
+    def convert(self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The time, in UTC."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            at = datetime.fromisoformat(value)
+            return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        except (OverflowError, ValueError):
+            self.fail(f"{value!r} is no time, such as 2026-11-22T09:30:00Z", param, ctx)
+
+
 @click.command()
 @agent_argument
 @click.option("--messages", default=_MESSAGES, show_default=True, help="How many of the newest messages.")
 @click.option("--memories", default=_MEMORIES, show_default=True, help="How many of the worthiest memories.")
+@click.option("--at", type=Moment(), metavar="TIME", help="Only what it felt then (ISO 8601, UTC).")
 @json_option
 @pass_target
-def show(target: Target, agent: UUID, messages: int, memories: int, as_json: bool) -> None:
-    """What an agent feels now, its latest messages and its worthiest memories."""
+def show(target: Target, agent: UUID, messages: int, memories: int, at: datetime | None, as_json: bool) -> None:
+    """What an agent feels now, its latest messages and its worthiest memories; or what it felt at a time."""
     from banshee_memory.cli import screen
 
+    if at is not None:
+        _show_past(target, agent, at, as_json)
+        return
     with target.plugin() as memory:
         state = memory.emotions.load_state(agent)
         history = memory.conversations.get_history(agent, messages)
@@ -67,6 +88,45 @@ def show(target: Target, agent: UUID, messages: int, memories: int, as_json: boo
     tokens = f"{totals.total_tokens:,} tokens"
     screen.show(screen.conversation(f"{totals.total_messages:,} messages, {tokens}; the latest", history))
     screen.show(screen.knowledge("Memories, the worthiest first", known))
+
+
+def _show_past(target: Target, agent: UUID, at: datetime, as_json: bool) -> None:
+    from banshee_memory.cli import screen
+
+    with target.plugin() as memory:
+        state = memory.emotions.state_at(agent, at)
+    if as_json:
+        screen.emit({"agent": agent, "at": at, "state": state})
+        return
+    if state is None:
+        click.echo(f"Nothing is known of what {agent} felt at {screen.when(at)} UTC.")
+        return
+    sure = "" if state.exact else ", as far as is known: something changed it that left no event"
+    screen.show(screen.feelings(f"{agent} felt at {screen.when(at)} UTC ({screen.mood(state)}){sure}", state.emotions))
+
+
+@click.command()
+@agent_argument
+@click.argument("emotion", required=False)
+@click.option("--at", type=Moment(), metavar="TIME", help="What it was then (ISO 8601, UTC), not now.")
+@json_option
+@pass_target
+def why(target: Target, agent: UUID, emotion: str | None, at: datetime | None, as_json: bool) -> None:
+    """Which events made an agent feel what it feels, or felt: EMOTION, else what is strongest."""
+    from banshee_memory.cli import screen
+    from banshee_memory.emotions import Emotion
+
+    with target.plugin() as memory:
+        if emotion is None:
+            state = memory.emotions.load_state(agent) if at is None else memory.emotions.state_at(agent, at)
+            if state is None or state.dominant is None:
+                raise click.UsageError("Nothing is felt; name an EMOTION to ask for it all the same.")
+            emotion = state.dominant[0].value
+        account = memory.emotions.why(agent, Emotion.parse(emotion), at)
+    if as_json:
+        screen.emit(account)
+        return
+    screen.show(screen.account(account))
 
 
 @click.command()
@@ -152,4 +212,4 @@ def evict(target: Target, agent: UUID, as_json: bool) -> None:
     click.echo(f"{agent}: {report.flushed.records} records were flushed, {report.dropped} keys dropped{kept}.")
 
 
-COMMANDS = (show, trends, search, rehydrate, evict)
+COMMANDS = (show, why, trends, search, rehydrate, evict)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.records import ConversationMessage, Json, MemoryRecord
+from banshee_memory.timeline import Explanation
 
 _PLAIN_WIDTH = 80
 _BAR = 24
@@ -112,6 +113,19 @@ def feelings(title: str, emotions: Mapping[Emotion, float]) -> Group:
     if not emotions:
         table.add_row(Text("calm: nothing is felt", style="dim"))
     return _titled(title, table)
+
+
+def account(why: Explanation) -> Group:
+    """What each event has to do with a feeling, one a row, and what no event explains."""
+    title = f"{why.emotion} was {why.intensity:.3f} at {when(why.at)} UTC"
+    title += "" if why.exact else ", as far as is known"
+    rows = [
+        (when(part.event.occurred_at), part.event.event_type, f"{part.change:+.3f}", f"{part.remaining:+.3f}")
+        for part in why.contributions
+    ]
+    if why.unexplained:
+        rows.append(("", "left no event", "", f"{why.unexplained:+.3f}"))
+    return listing(title, ("time (UTC)", "event", "changed it by", "remains"), rows, right=("changed it by", "remains"))
 
 
 def mood(state: EmotionalState) -> str:

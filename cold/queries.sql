@@ -104,6 +104,51 @@ WHERE agent_id = %(agent)s
 ORDER BY occurred_at, stamp, id
 LIMIT %(limit)s;
 
+-- name: deeds_until
+-- An agent's newest events by when they were taken, before a stamp, newest first, with the state around each. What came
+-- late (it occurred before it was told) can lie anywhere in time: it has an index of its own.
+SELECT * FROM (
+    (SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal,
+            intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
+            emotions_after::text, state_before::text
+     FROM emotional_events
+     WHERE agent_id = %(agent)s AND NOT late AND occurred_at <= %(until)s AND (stamp, id) < (%(stamp)s, %(id)s)
+     ORDER BY occurred_at DESC, stamp DESC, id DESC
+     LIMIT %(limit)s)
+    UNION ALL
+    (SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal,
+            intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
+            emotions_after::text, state_before::text
+     FROM emotional_events
+     WHERE agent_id = %(agent)s AND late AND (stamp, id) < (%(stamp)s, %(id)s)
+     ORDER BY stamp DESC, id DESC
+     LIMIT %(limit)s)
+) AS deeds
+ORDER BY stamp DESC, id DESC
+LIMIT %(limit)s;
+
+-- name: deed_from
+-- The first event of an agent that was taken at a stamp or after it, with the state around it. See deeds_until.
+SELECT * FROM (
+    (SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal,
+            intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
+            emotions_after::text, state_before::text
+     FROM emotional_events
+     WHERE agent_id = %(agent)s AND NOT late AND occurred_at >= %(since)s AND stamp >= %(stamp)s
+     ORDER BY occurred_at, stamp, id
+     LIMIT 1)
+    UNION ALL
+    (SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal,
+            intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
+            emotions_after::text, state_before::text
+     FROM emotional_events
+     WHERE agent_id = %(agent)s AND late AND stamp >= %(stamp)s
+     ORDER BY stamp, id
+     LIMIT 1)
+) AS deeds
+ORDER BY stamp, id
+LIMIT 1;
+
 -- name: memory_of
 -- One memory of an agent, deleted or not.
 SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
@@ -252,7 +297,8 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_events (
     agent_id uuid, occurred_at timestamptz, stamp bigint, id uuid, event_type text, event_data jsonb, mode text,
     resulting_emotions jsonb, emotions_after jsonb, context_factors jsonb, valence double precision,
     arousal double precision, intensity double precision, valence_delta double precision,
-    arousal_delta double precision, intensity_delta double precision, session_id uuid, created_at timestamptz
+    arousal_delta double precision, intensity_delta double precision, session_id uuid, created_at timestamptz,
+    state_before jsonb, late boolean
 ) ON COMMIT DELETE ROWS;
 
 -- name: create_staged_states
@@ -304,10 +350,10 @@ WITH new_messages AS (
 ), new_events AS (
     INSERT INTO emotional_events (agent_id, occurred_at, stamp, id, event_type, event_data, mode, resulting_emotions,
                                   emotions_after, context_factors, valence, arousal, intensity, valence_delta,
-                                  arousal_delta, intensity_delta, session_id, created_at)
+                                  arousal_delta, intensity_delta, session_id, created_at, state_before, late)
     SELECT agent_id, occurred_at, stamp, id, event_type, event_data, mode, resulting_emotions, emotions_after,
            context_factors, valence, arousal, intensity, valence_delta, arousal_delta, intensity_delta, session_id,
-           created_at
+           created_at, state_before, late
     FROM pg_temp.staged_events
     ON CONFLICT DO NOTHING
     RETURNING agent_id

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from banshee_memory.cold.codec import from_json
-from banshee_memory.emotions import Emotion, Felt, StoredState
+from banshee_memory.emotions import Before, Emotion, Felt, StoredState
 from banshee_memory.records import (
     ROLES,
     ConversationMessage,
@@ -26,7 +26,8 @@ from banshee_memory.records import (
     StoredMemory,
     memory_id,
 )
-from banshee_memory.stamps import EPOCH, from_us, id_span, to_us
+from banshee_memory.stamps import EPOCH, from_us, id_span, stamp_us, to_us
+from banshee_memory.timeline import Deed
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -38,6 +39,7 @@ _NO_ID = UUID(int=0)
 _numbers = msgspec.json.Decoder(dict[Emotion, float]).decode
 _times = msgspec.json.Decoder(dict[Emotion, int]).decode
 _event = msgspec.json.Decoder(EmotionalEvent).decode
+_before = msgspec.json.Decoder(Before).decode
 
 
 class Query(msgspec.Struct, Generic[T], frozen=True):
@@ -143,6 +145,19 @@ def events_after(
 ) -> Query[list[Placed[EmotionalEventRecord]]]:
     """The oldest `limit` events after that one, oldest first."""
     return Query("events_after", _onward(agent, limit, after), _events(agent, newest_first=False))
+
+
+def deeds_until(agent: UUID, before: tuple[int, UUID], limit: int) -> Query[list[Deed]]:
+    """The newest `limit` events told before that (stamp, id), newest first, with the states around each."""
+    stamp, event = before
+    params = {"agent": agent, "until": from_us(stamp_us(stamp)), "stamp": stamp, "id": event, "limit": limit}
+    return Query("deeds_until", params, lambda rows: [_deed(agent, row) for row in rows])
+
+
+def deed_from(agent: UUID, stamp: int) -> Query[list[Deed]]:
+    """The first event told at that stamp or after it, if there is one, with the states around it."""
+    params = {"agent": agent, "since": from_us(stamp_us(stamp)), "stamp": stamp}
+    return Query("deed_from", params, lambda rows: [_deed(agent, row) for row in rows])
 
 
 def memory_of(agent: UUID, memory_type: str, key: str, now_us: int) -> Query[StoredMemory | None]:
@@ -275,6 +290,11 @@ def _event_record(agent: UUID, row: Row) -> Placed[EmotionalEventRecord]:
         mode=mode,
     )
     return Placed(to_us(occurred_at), stamp, record)
+
+
+def _deed(agent: UUID, row: Row) -> Deed:
+    *event, after, before = row
+    return Deed.of(_event_record(agent, tuple(event)), _numbers(after), None if before is None else _before(before))
 
 
 def _memory(agent: UUID, row: Row, now_us: int) -> StoredMemory:

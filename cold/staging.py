@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 
 from banshee_memory.cold.codec import to_json
-from banshee_memory.emotions import Emotion, StoredState
+from banshee_memory.emotions import Before, Emotion, StoredState
 from banshee_memory.records import (
     ConversationMessage,
     EmotionalEventRecord,
@@ -50,17 +50,20 @@ class MessageRow(msgspec.Struct, frozen=True):
 
 
 class EventRow(msgspec.Struct, frozen=True):
-    """An event in its place, and the whole state after it."""
+    """An event in its place, the whole state after it, and the one before it where that is known."""
 
     agent_id: UUID
     stamp: int
     placed: Placed[EmotionalEventRecord]
     emotions_after: dict[Emotion, float]
+    before: Before | None = None
 
     @classmethod
-    def of(cls, placed: Placed[EmotionalEventRecord], emotions_after: dict[Emotion, float]) -> EventRow:
+    def of(
+        cls, placed: Placed[EmotionalEventRecord], emotions_after: dict[Emotion, float], before: Before | None = None
+    ) -> EventRow:
         """The row of that event."""
-        return cls(placed.record.agent_id, placed.stamp, placed, emotions_after)
+        return cls(placed.record.agent_id, placed.stamp, placed, emotions_after, before)
 
 
 class StateRow(msgspec.Struct, frozen=True):
@@ -164,6 +167,7 @@ _MESSAGE_TYPES = ("uuid", "int8", "int8", "uuid", "text", "text", "bytea", "byte
 _EVENT_TYPES = (
     *("uuid", "int8", "int8", "uuid", "text", "bytea", "text", "bytea", "bytea", "bytea"),
     *("float8", "float8", "float8", "float8", "float8", "float8", "uuid", "int8"),
+    *("bytea", "bool"),
 )
 _STATE_TYPES = ("uuid", "bytea", "bytea", "bytea", "int8", "int8", "text", "int8", "int8")
 _MEMORY_TYPES = (
@@ -209,6 +213,8 @@ def _event(row: EventRow) -> Encoded:
         happened.intensity_delta,
         happened.session_id,
         _time(to_us(happened.created_at)),
+        _optional_jsonb(row.before),
+        at != stamp_us(stamp),
     )
 
 

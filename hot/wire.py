@@ -11,12 +11,14 @@ from uuid import UUID
 import msgspec
 
 from banshee_memory.emotions import (
+    Before,
     Emotion,
     Felt,
     StoredState,
     arousal_of,
-    faded,
+    changed,
     intensity_of,
+    late_us,
     valence_of,
 )
 from banshee_memory.errors import BansheeError
@@ -132,7 +134,7 @@ class _Snapshot(NamedTuple):
     """What was felt when a record was made, when that was, and what follows it in the context."""
 
     emotions: dict[Emotion, float]
-    rates: dict[Emotion, float]
+    state: StoredState
     now_us: int
     rest: bytes
 
@@ -145,9 +147,11 @@ def _snapshot(context: bytes) -> _Snapshot:
             size = context[at]
             flat.append(context[at + 1 : at + 1 + size])
             at += 1 + size
-    state = state_of([*flat, b"meta", _META.pack(0, own)])
+    if b"meta" not in flat[::2]:  # of a message, or there was no state before
+        flat += [b"meta", _META.pack(0, now)]
+    state = state_of(flat)
     assert state is not None
-    return _Snapshot(state.at(int(own)).emotions, state.rates, int(now), context[at + 1 :])
+    return _Snapshot(state.by_own_clock(int(own)), state, int(now), context[at + 1 :])
 
 
 # --- histories ---
@@ -316,23 +320,23 @@ def _element(placed: Placed[Any], body: bytes) -> bytes:
 
 
 class SettledEvent(NamedTuple):
-    """An event with what the agent felt after it."""
+    """An event with what the agent felt after it, and the state before it."""
 
     placed: Placed[EmotionalEventRecord]
     after: dict[Emotion, float]
+    before: Before | None
 
 
 def event_of(agent: UUID, element: bytes) -> SettledEvent:
-    """An event from its element. One that came from PostgreSQL has no context; its `after` is empty."""
+    """An event from its element. One that came from PostgreSQL has no context: its `after` is empty, `before` None."""
     try:
         entry = _entry(element)
         if entry.context:
-            record, after = _settle(agent, entry)
-        else:
-            record, after = _event_record.decode(entry.body), {}
+            return _settle(agent, entry)
+        record = _event_record.decode(entry.body)
     except _BROKEN as exc:
         raise Undecodable(f"event: {exc}") from exc
-    return SettledEvent(Placed(entry.at_us, entry.stamp, record), after)
+    return SettledEvent(Placed(entry.at_us, entry.stamp, record), {}, None)
 
 
 def event_element(placed: Placed[EmotionalEventRecord]) -> bytes:
@@ -351,19 +355,12 @@ def _changes(packed: bytes) -> dict[Emotion, float]:
     return changes
 
 
-def _settle(agent: UUID, entry: _Entry) -> tuple[EmotionalEventRecord, dict[Emotion, float]]:
-    """Works out, from the state before an event, what `changed` in `lua/emotions.lua` made of it."""
-    before, rates, now_us, rest = _snapshot(entry.context)
+def _settle(agent: UUID, entry: _Entry) -> SettledEvent:
+    """Works out, from the state before an event, what it made of it."""
+    before, state, now_us, rest = _snapshot(entry.context)
     mode, changes = _MODES[rest[:1]], _changes(rest[1:])
     body = _event_body.decode(entry.body)
-    after = dict(before)
-    late = max(now_us - entry.at_us, 0) if entry.at_us != stamp_us(entry.stamp) else 0
-    for emotion, amount in changes.items():
-        rate = rates.get(emotion, emotion.rate)
-        effect = amount * (1.0 - rate) ** (late / 1e6) if late else amount
-        total = min(max(effect + (before.get(emotion, 0.0) if mode == "add" else 0.0), 0.0), 1.0)
-        after[emotion] = faded(total, 0.0, 0)
-    after = {e: i for e, i in after.items() if i}
+    after = changed(before, state.rates, mode, changes, late_us(entry.at_us, entry.stamp, now_us))
     record = EmotionalEventRecord(
         id=_id(body.nonce, entry.stamp, entry.at_us),
         agent_id=agent,
@@ -377,7 +374,7 @@ def _settle(agent: UUID, entry: _Entry) -> tuple[EmotionalEventRecord, dict[Emot
         mode=mode,
         **_feelings(before, after),
     )
-    return record, after
+    return SettledEvent(Placed(entry.at_us, entry.stamp, record), after, Before(now_us, state))
 
 
 def _feelings(before: Mapping[Emotion, float], after: Mapping[Emotion, float]) -> dict[str, Any]:

@@ -131,12 +131,13 @@ local function apply(state, fields, mode, changes, late, now, ms, seq)
 end
 
 -- A state as bytes, for a log entry: time, the same by the agent's clock, then each field of an emotion with the lengths
--- of its name and value.
-local function snapshot(flat, fields, now)
+-- of its name and value; of a `whole` one also which write made it and what absence means for it.
+local CLOCK_FIELDS = { meta = true, absence = true, paused = true, away = true, blind = true }
+local function snapshot(flat, fields, now, whole)
   local parts = { struct.pack('>dd', now, own_clock(fields, now)) }
   for i = 1, #flat, 2 do
     local name, value = flat[i], flat[i + 1]
-    if RATES[name] or string.sub(name, -5) == '/rate' then
+    if RATES[name] or string.sub(name, -5) == '/rate' or (whole and CLOCK_FIELDS[name]) then
       parts[#parts + 1] = string.char(#name) .. name .. string.char(#value) .. value
     end
   end

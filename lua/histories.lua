@@ -146,8 +146,8 @@ redis.register_function {
 --          emotion, amount (text). 'record' leaves the state as it is.
 --   reply  MISS (the state is not resident; nothing was written) | the element
 --   errors BANSHEE_INVALID
--- The context of an event: the time, each field of the state before it, a zero byte, the mode (its first letter), and
--- each change: length of the name, name, amount (double).
+-- The context of an event: the time, each field of the state before it (which write made it, too), a zero byte, the mode
+-- (its first letter), and each change: length of the name, name, amount (double).
 redis.register_function {
   function_name = 'banshee1_save_event',
   callback = once('e', 4, function(KEYS, ARGV)
@@ -162,7 +162,7 @@ redis.register_function {
     if not changes then return invalid(wrong) end
     local flat, fields = fields_of(KEYS[3])
     if not is_resident(fields) then return MISS end
-    local parts = { snapshot(flat, fields, now), '\0', string.sub(mode, 1, 1) }
+    local parts = { snapshot(flat, fields, now, true), '\0', string.sub(mode, 1, 1) }
     for _, change in ipairs(changes) do
       parts[#parts + 1] = string.char(#change[1]) .. change[1] .. struct.pack('>d', change[2])
     end

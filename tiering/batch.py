@@ -93,7 +93,7 @@ class Load:
             self.states.add(agent)  # before it is read: what cannot be has changed the state all the same
             event = wire.event_of(agent, element)
             if self._is_kept(entry, event.placed.at_us, self.settings.event_retention_days, now_us):
-                batch.events.append(EventRow.of(event.placed, event.after))
+                batch.events.append(EventRow.of(*event))
         else:
             self.messages.add(agent)
             amendment = wire.amendment_of(entry.payload)

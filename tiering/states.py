@@ -9,7 +9,7 @@ from banshee_memory.cold import reads
 from banshee_memory.emotions import Emotion, EmotionalState, StoredState
 from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls
+from banshee_memory.hot import calls, wire
 from banshee_memory.hot.calls import MISS, RESIDENT
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.hot.wire import SettledEvent
@@ -34,6 +34,19 @@ def load(residency: Residency, keys: AgentKeys) -> Steps[EmotionalState | None]:
         stored = yield reads.state_of(keys.agent)
     now = yield calls.now()
     return stored.at(now) if stored else None
+
+
+def stored(residency: Residency, keys: AgentKeys) -> Steps[StoredState | None]:
+    """The state as it was stored, undecayed; None if nothing was ever saved."""
+    flat = yield calls.state_hash(keys)
+    if not wire.is_resident(flat):
+        cold = yield from rehydrate(residency, keys)
+        if cold is not None:
+            return cold
+        flat = yield calls.state_hash(keys)
+    if wire.is_resident(flat):
+        return wire.state_of(flat)
+    return (yield reads.state_of(keys.agent))  # type: ignore[no-any-return]
 
 
 def rehydrate(residency: Residency, keys: AgentKeys) -> Steps[StoredState | None]:

@@ -110,8 +110,13 @@ CREATE TABLE emotional_events (
     intensity_delta    double precision NOT NULL,
     session_id         uuid,
     created_at         timestamptz NOT NULL,
+    state_before       jsonb,                  -- the state just before it as it was stored; NULL: not known
+    late               boolean NOT NULL,       -- it occurred before it was told: its stamp does not follow its time
     PRIMARY KEY (agent_id, occurred_at, stamp, id)
 ) PARTITION BY RANGE (occurred_at);
+
+-- In the order in which they were told, which is the order in which they made the agent feel.
+CREATE INDEX emotional_events_told_late ON emotional_events (agent_id, stamp, id) WHERE late;
 
 -- What was said. A week a partition. The primary key is also the order of history; the id in it keeps two messages
 -- apart that a failover gave the same stamp.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from banshee_memory.tiering.transfer import agent_of
 from tests.cli.conftest import Run
@@ -93,6 +93,25 @@ def test_trends(run: Run, told: Told, agent: UUID) -> None:
     run("trends", str(agent), "--bucket", "-5", code=2)
     run("trends", str(agent), "--bucket", "inf", code=2)
     run("trends", str(agent), "--hours", "0", code=2)
+
+
+def test_the_past_and_the_reasons(run: Run, told: Told, agent: UUID) -> None:
+    run("import", "-", stdin=life(agent))
+    feeling = {"type": "event", "agent": str(agent), "event": {"type": "custom", "event_type": "gift"}, "mode": "add"}
+    run("import", "-", stdin=json.dumps({**feeling, "emotions": {"hate": 0.75}}))
+    account = told("why", str(agent), "hate")
+    assert [part["event"]["event_type"] for part in account["contributions"]] == ["gift"]
+    drawn = run("why", str(agent), "hate").stdout
+    assert "gift" in drawn
+    assert "+0.750" in drawn
+    assert run("why", str(agent)).stdout.split()[0] in {"hate", "love"}
+    at = account["contributions"][0]["event"]["created_at"]
+    assert told("show", str(agent), "--at", at)["state"]["emotions"]["hate"] == 0.75
+    assert "felt at" in run("show", str(agent), "--at", at).stdout
+    assert "Nothing is known" in run("show", str(agent), "--at", "2020-01-01").stdout
+    run("show", str(agent), "--at", "yesterday", code=2)
+    run("why", str(agent), "boredom", code=2)
+    run("why", str(uuid4()), code=2)
 
 
 def test_search(run: Run, told: Told, agent: UUID) -> None:

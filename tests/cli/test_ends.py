@@ -19,6 +19,7 @@ COMMANDS = {
     "dead-letters": ("dead-letters",),
     "show": ("show", "mira"),
     "trends": ("trends", "mira"),
+    "why": ("why", "mira", "joy"),
     "search": ("search", "mira", "fox"),
     "export": ("export", "mira"),
     "evict": ("evict", "mira"),

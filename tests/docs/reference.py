@@ -28,6 +28,7 @@ from banshee_memory import (
     records,
     settings,
     stores,
+    timeline,
 )
 
 FILE = Path(__file__).parents[2] / "docs" / "api.md"
@@ -94,6 +95,7 @@ def page() -> str:
     parts = [INTRODUCTION, *_clients(), *_stores()]
     groups = {
         "Emotions": _names(emotions),
+        "The past": _names(timeline),
         "Events": [name for name in _names(records) if is_event(name)],
         "Records": [name for name in _names(records) if not is_event(name) and not is_report(name)],
         "Reports": [name for name in _names(records) if is_report(name)],
