@@ -55,6 +55,11 @@ def _datum(tiers: Tiers, life: Life, key: str) -> Any:
 
 
 # What each reading says, and what it says of the life that `begin` gives.
+def _why(tiers: Tiers, life: Life) -> object:
+    why = tiers.emotions.why(life.agent, Emotion.HOPE)
+    return [e for part in why.contributions for e in part.event.resulting_emotions], why.intensity, why.unexplained
+
+
 READS: dict[str, tuple[Callable[[Tiers, Life], Any], Callable[[Life], Any]]] = {
     "load_state": (
         _emotions,
@@ -87,6 +92,7 @@ READS: dict[str, tuple[Callable[[Tiers, Life], Any], Callable[[Life], Any]]] = {
         lambda tiers, life: [p.intensity for p in tiers.emotions.get_emotional_trends(life.agent)],
         lambda life: [0.75, 0.75, 0.75, 0.75, 0.75, 1.0],
     ),
+    "why": (_why, lambda life: ([Emotion.HOPE], 0.5, 0.0)),
     "totals": (_totals, lambda life: (8, 16)),
     "search": (
         lambda tiers, life: sorted(_texts(tiers.conversations.search_messages(life.agent, "number"))),
