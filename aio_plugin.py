@@ -8,7 +8,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from banshee_memory.aio_stores import AsyncConversationStore, AsyncEmotionStore, AsyncMemoryManager, AsyncSessionStore
+from banshee_memory.aio_stores import (
+    AsyncConversationStore,
+    AsyncDeadLetters,
+    AsyncEmotionStore,
+    AsyncMemoryManager,
+    AsyncSessionStore,
+)
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import ColdStoreUnavailable
 from banshee_memory.failpoints import failpoint
@@ -50,6 +56,7 @@ class AsyncMemoryPlugin:
     conversations: AsyncConversationStore
     memories: AsyncMemoryManager
     sessions: AsyncSessionStore
+    dead_letters: AsyncDeadLetters
 
     def __init__(
         self, database_url: str | None = None, redis_url: str | None = None, *, settings: Settings | None = None
@@ -63,6 +70,7 @@ class AsyncMemoryPlugin:
         self.conversations = AsyncConversationStore(self._run, self._operations)
         self.memories = AsyncMemoryManager(self._run, self._operations)
         self.sessions = AsyncSessionStore(self._run, self._operations)
+        self.dead_letters = AsyncDeadLetters(self._run, self.settings)
 
     async def __aenter__(self) -> AsyncMemoryPlugin:
         await self._open()

@@ -14,6 +14,7 @@ from banshee_memory.records import (
     AgentSession,
     ConversationMessage,
     ConversationStats,
+    DeadLetter,
     EmotionalEvent,
     EmotionalEventRecord,
     EventMode,
@@ -23,7 +24,8 @@ from banshee_memory.records import (
     NewMessage,
     TrendPoint,
 )
-from banshee_memory.settings import Durability
+from banshee_memory.settings import Durability, Settings
+from banshee_memory.tiering import letters
 from banshee_memory.timeline import Explanation, PastState
 
 T = TypeVar("T")
@@ -359,3 +361,34 @@ class AsyncSessionStore:
     async def get_sessions(self, agent_id: UUID, limit: int = 50) -> list[AgentSession]:
         """The newest sessions by their start, newest first; `limit` from 1 to 1,000."""
         return await self._run(self._operations.get_sessions(agent_id, limit))
+
+
+class AsyncDeadLetters:
+    """Records that could not go to PostgreSQL, with the reasons: `memory.dead_letters`."""
+
+    def __init__(self, run: Run, settings: Settings) -> None:
+        self._run = run
+        self._settings = settings
+
+    async def find(
+        self, agent_id: UUID | None = None, *, shard: int | None = None, limit: int = 100
+    ) -> list[DeadLetter]:
+        """The oldest of them, of everybody or of an agent or a shard; `limit` from 1 to 100,000."""
+        return await self._run(Operation(letters.found(self._settings, agent_id, shard, limit)))
+
+    async def retry(self, letters_or_ids: Sequence[DeadLetter | str]) -> int:
+        """Puts them back into the log, once each, in the order in which they were written; gives how many.
+
+        A message or event keeps its id and its time, and is in its history again: of what has the same millisecond, the
+        last. What PostgreSQL still cannot take is a dead letter again after the next flush. An amendment (of an
+        emotional context) is not retried: amend again.
+        """
+        return await self._run(Operation(letters.retried(self._settings, letters_or_ids)))
+
+    async def drop(self, letters_or_ids: Sequence[DeadLetter | str]) -> int:
+        """Gives them up for good; gives how many there were.
+
+        With the letter of a state or memory goes its value in Redis, unless it was written again since: what PostgreSQL
+        has of it counts from then on.
+        """
+        return await self._run(Operation(letters.dropped(self._settings, letters_or_ids)))

@@ -29,7 +29,7 @@ from banshee_memory.records import (
     Stats,
 )
 from banshee_memory.settings import Settings, settings_from
-from banshee_memory.stores import ConversationStore, EmotionStore, MemoryManager, SessionStore
+from banshee_memory.stores import ConversationStore, DeadLetters, EmotionStore, MemoryManager, SessionStore
 from banshee_memory.tiering.backpressure import emptied
 from banshee_memory.tiering.seeding import seed
 from banshee_memory.tiering.steps import drive, drive_together
@@ -60,6 +60,7 @@ class MemoryPlugin:
     conversations: ConversationStore
     memories: MemoryManager
     sessions: SessionStore
+    dead_letters: DeadLetters
 
     def __init__(
         self, database_url: str | None = None, redis_url: str | None = None, *, settings: Settings | None = None
@@ -73,6 +74,7 @@ class MemoryPlugin:
         self.conversations = ConversationStore(self._run, self._operations)
         self.memories = MemoryManager(self._run, self._operations)
         self.sessions = SessionStore(self._run, self._operations)
+        self.dead_letters = DeadLetters(self._run, self.settings)
 
     def __enter__(self) -> MemoryPlugin:
         self._open()

@@ -339,6 +339,25 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     """As the daemon measured it last; None: none has reported within three minutes."""
 
 
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that could not go to PostgreSQL, without its content."""
+
+    id: str
+    """What it is retried or dropped by."""
+    shard: int
+    kind: str | None
+    """`message`, `event`, `state`, `memory`, `amendment`; else what the log said, None: nothing."""
+    agent_id: UUID | None
+    at: datetime | None
+    """When it was written."""
+    buried_at: datetime
+    """When the flush gave it up."""
+    entry: str
+    """Its id in the log."""
+    bytes: int
+    reason: str
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Both tiers at a glance. Sizes in bytes."""
 

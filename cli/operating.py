@@ -1,4 +1,4 @@
-"""Commands about the stores as a whole: flush, stats, doctor, dead-letters, migrate, daemon."""
+"""Commands about the stores as a whole: flush, stats, doctor, migrate, daemon."""
 
 from __future__ import annotations
 
@@ -128,27 +128,6 @@ def doctor(target: Target, load: bool, as_json: bool) -> None:
         raise click.exceptions.Exit(FAILED)
 
 
-@click.command("dead-letters")
-@click.option("--limit", default=100, show_default=True, help="At most so many, the oldest first.")
-@json_option
-@pass_target
-def dead_letters(target: Target, limit: int, as_json: bool) -> None:
-    """The records that PostgreSQL could not take, with the reasons; without their content."""
-    from banshee_memory.cli import screen
-    from banshee_memory.tiering.doctor import dead_letters as found_in
-
-    if limit < 1:
-        raise click.BadParameter("must be at least 1", param_hint="--limit")
-    with target.tiers() as (settings, hot, _):
-        letters = found_in(settings, hot, limit)
-    if as_json:
-        screen.emit(letters)
-        return
-    rows = ((screen.when(x.buried_at), x.kind or "-", x.agent_id or "-", x.bytes, x.reason) for x in letters)
-    columns = ("buried (UTC)", "kind", "agent", "bytes", "reason")
-    screen.show(screen.listing(f"Dead letters: {len(letters)}", columns, rows, right=("bytes",)))
-
-
 @click.command()
 @click.option("--status", is_flag=True, help="Only say what was applied and what is to be.")
 @json_option
@@ -203,4 +182,4 @@ def daemon(target: Target, listen: str) -> None:
         raise click.exceptions.Exit(FAILED)
 
 
-COMMANDS = (flush, stats, migrate, doctor, dead_letters, daemon)
+COMMANDS = (flush, stats, migrate, doctor, daemon)

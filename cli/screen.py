@@ -56,6 +56,17 @@ def when(at: datetime | None) -> str:
     return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
+def ago(at: datetime | None, now: datetime) -> str:
+    """How long ago, in the largest unit."""
+    if at is None:
+        return "-"
+    seconds = max((now - at).total_seconds(), 0)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 @contextmanager
 def busy(doing: str) -> Iterator[None]:
     """Says on a terminal what takes its time."""

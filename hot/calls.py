@@ -404,19 +404,20 @@ class Entry:
         return self.raw[self.raw.index(name) + 1]
 
 
-def _entries(reply: Any) -> list[Entry]:
+def entries_of(reply: Any) -> list[Entry]:
+    """What XRANGE gives."""
     return [Entry(entry[0], tuple(entry[1] or ())) for entry in reply]
 
 
 def log_head(keys: ShardKeys, count: int, size: int) -> Call[list[Entry]]:
     """The oldest entries of a shard's log, so many and of so many bytes at most (but one, whatever its size)."""
     command = ("FCALL_RO", f"banshee{_VERSION}_log_head", 1, keys.log, count, size)
-    return Call(command, _entries)
+    return Call(command, entries_of)
 
 
 def log_tail(keys: ShardKeys) -> Call[list[Entry]]:
     """The newest entry of a shard's log."""
-    return Call(("XREVRANGE", keys.log, "+", "-", "COUNT", 1), _entries)
+    return Call(("XREVRANGE", keys.log, "+", "-", "COUNT", 1), entries_of)
 
 
 def log_length(keys: ShardKeys) -> Call[int]:
@@ -512,8 +513,3 @@ def type_of(key: str) -> Call[str]:
 def dead_letters(keys: ShardKeys) -> Call[int]:
     """How many entries of this shard could not be flushed."""
     return Call(("XLEN", keys.dead), int)
-
-
-def dead_letter_page(keys: ShardKeys, count: int) -> Call[list[Entry]]:
-    """The oldest dead letters of a shard: the fields of the entry that failed, and its `id` and `reason`."""
-    return Call(("XRANGE", keys.dead, "-", "+", "COUNT", count), _entries)

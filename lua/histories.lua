@@ -77,12 +77,11 @@ local function mark_late(list, header, stamp)
   redis.call('LSET', list, 0, pack_header(header))
 end
 
--- Logs a record and adds it to its list. `at` is nil, or the record's own time if that lies before this millisecond.
--- A list that was not there begins here: what is older may be in PostgreSQL. `passes` as in log_append. Returns the element.
-local function record(list, log, kind, agent, at, context, body, passes)
-  local entry = (at and '\1' .. struct.pack('>d', at) or '\0') .. struct.pack('>I2', #context) .. context .. body
+-- Logs an entry and adds it to its list. A list that was not there begins here: what is older may be in PostgreSQL.
+-- `passes` and `id` as in log_append.
+local function enter(list, log, kind, agent, entry, at, passes, id)
   local header = parse_header(redis.call('LINDEX', list, 0)) -- fails on another type before anything is written
-  local ms, seq = log_append(log, kind, agent, entry, passes)
+  local ms, seq = log_append(log, kind, agent, entry, passes, id)
   local stamp = pack_stamp(ms, seq)
   local element = stamp .. entry
   if not header then
@@ -95,6 +94,13 @@ local function record(list, log, kind, agent, at, context, body, passes)
   end
   redis.call('PERSIST', list)
   return element, string.format('%.0f-%.0f', ms, seq)
+end
+
+-- Logs a record and adds it to its list. `at` is nil, or the record's own time if that lies before this millisecond.
+-- Returns the element.
+local function record(list, log, kind, agent, at, context, body, passes)
+  local entry = (at and '\1' .. struct.pack('>d', at) or '\0') .. struct.pack('>I2', #context) .. context .. body
+  return enter(list, log, kind, agent, entry, at, passes)
 end
 
 -- A record's own time counts if it lies before this millisecond; later ones would stand among those still to come.

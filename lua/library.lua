@@ -63,12 +63,12 @@ local BACKLOG_FULL = { err = 'BANSHEE_BACKLOG ' .. BACKLOG .. ' entries of the s
 
 -- Appends to the shard's log; the first write of every function that has one. Its own ids are the stamps: they grow also
 -- when the clock steps back, and its last id outlives its entries. A stuck clock would run through the 65536 sequence
--- numbers of one millisecond, so the log is moved on by one millisecond half way.
+-- numbers of one millisecond, so the log is moved on by one millisecond half way. `wanted`: an id that lies ahead.
 -- A log that is at its limit takes nothing, unless the entry `passes`: what frees memory does, and what is not the first of
 -- its batch, which is done whole or not at all.
-local function log_append(log, kind, agent, payload, passes)
+local function log_append(log, kind, agent, payload, passes, wanted)
   if BACKLOG > 0 and not passes and redis.call('XLEN', log) >= BACKLOG then error(BACKLOG_FULL) end
-  local id = redis.call('XADD', log, 'NOMKSTREAM', '*', 'k', kind .. agent, 'p', payload)
+  local id = redis.call('XADD', log, 'NOMKSTREAM', wanted or '*', 'k', kind .. agent, 'p', payload)
   if not id then error(UNSEEDED) end
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   ms, seq = tonumber(ms), tonumber(seq)

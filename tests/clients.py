@@ -22,8 +22,8 @@ WRITES = frozenset({"save_state", "update_emotions", "save_event", "save_message
     "start_session",
     "end_session",
 }
-TIERS = frozenset({"flush", "evict", "rehydrate"})
-STORES = ("emotions", "conversations", "memories", "sessions")
+TIERS = frozenset({"flush", "evict", "rehydrate", "find", "retry", "drop"})
+STORES = ("emotions", "conversations", "memories", "sessions", "dead_letters")
 
 
 class _Face:

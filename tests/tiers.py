@@ -14,7 +14,7 @@ from banshee_memory.hot.keys import AgentKeys, agent_keys
 from banshee_memory.operations import Operation, Operations
 from banshee_memory.records import EvictReport, FlushReport, RehydrateReport
 from banshee_memory.settings import Settings
-from banshee_memory.stores import ConversationStore, EmotionStore, MemoryManager, SessionStore
+from banshee_memory.stores import ConversationStore, DeadLetters, EmotionStore, MemoryManager, SessionStore
 from banshee_memory.tiering.drain import Drain
 from banshee_memory.tiering.seeding import seed
 from banshee_memory.tiering.steps import Steps, drive
@@ -36,6 +36,7 @@ class Tiers:
         self.conversations = ConversationStore(self.run, operations)
         self.memories = MemoryManager(self.run, operations)
         self.sessions = SessionStore(self.run, operations)
+        self.dead_letters = DeadLetters(self.run, settings)
         self._operations = operations
         self.hot.on_unseeded = lambda: drive(seed(settings), self.hot, self.cold)
 

@@ -130,6 +130,8 @@ class Load:
             if raw is None or not wire.is_for_postgres(raw):
                 return
             stored = wire.memory_of(agent, name, raw)
+            if stored.record is not None and not 0 <= stored.record.importance <= 1:
+                raise wire.Undecodable(f"memory: importance {stored.record.importance} is not in [0, 1]")
         except wire.Undecodable as exc:
             self._bury("V", agent, name.encode(), str(exc))
             return

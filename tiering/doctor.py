@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Literal
-from uuid import UUID
 
 import msgspec
 
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.errors import BansheeError
 from banshee_memory.hot import calls
-from banshee_memory.hot.calls import Entry
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import shard_keys
 from banshee_memory.hot.library import shipped_version
 from banshee_memory.records import Backlog, Health
 from banshee_memory.settings import Settings
-from banshee_memory.stamps import from_us, stamp_of, stamp_us
 from banshee_memory.tiering import report
-from banshee_memory.tiering.shards import ask
 
 _PATIENCE = 60.0
 """Records that are older than this were forgotten by the daemon, however busy it is."""
@@ -35,18 +30,6 @@ class Check(msgspec.Struct, frozen=True):
     name: str
     level: Literal["ok", "note", "problem"]
     said: str
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that could not go to PostgreSQL, without its content."""
-
-    shard: int
-    buried_at: datetime
-    entry: str
-    kind: str | None
-    agent_id: UUID | None
-    bytes: int
-    reason: str
 
 
 def examine(settings: Settings, hot: HotStore, cold: ColdStore) -> list[Check]:
@@ -175,29 +158,3 @@ def _dead_letters(settings: Settings, hot: HotStore) -> Check:
     if not count:
         return Check("dead letters", "ok", "none")
     return Check("dead letters", "note", f"{count:,} (see `banshee dead-letters`)")
-
-
-def dead_letters(settings: Settings, hot: HotStore, limit: int) -> list[DeadLetter]:
-    """The oldest dead letters."""
-    shards = range(settings.shards)
-    pages = ask(hot, [calls.dead_letter_page(shard_keys(shard), limit) for shard in shards])
-    letters = [_letter(shard, entry) for shard, page in zip(shards, pages, strict=True) for entry in page or ()]
-    return sorted(letters, key=lambda letter: (letter.buried_at, letter.shard))[:limit]
-
-
-def _letter(shard: int, entry: Entry) -> DeadLetter:
-    fields = dict(zip(entry.raw[::2], entry.raw[1::2], strict=False))
-    head = fields.get(b"k", b"")
-    return DeadLetter(
-        shard=shard,
-        buried_at=from_us(stamp_us(stamp_of(entry.id))),
-        entry=_text(fields.get(b"id", b"")),
-        kind=_text(head[:1]) or None,
-        agent_id=UUID(bytes=head[1:]) if len(head) == 17 else None,
-        bytes=len(fields.get(b"p", b"")),
-        reason=_text(fields.get(b"reason", b"")),
-    )
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode(errors="replace")

@@ -24,7 +24,11 @@ def page() -> str:
     parts = [INTRODUCTION, *described(main, root)]
     for name in sorted(main.commands):
         command = main.commands[name]
-        parts += [f"\n## banshee {name}\n", *described(command, click.Context(command, info_name=name, parent=root))]
+        ctx = click.Context(command, info_name=name, parent=root)
+        parts += [f"\n## banshee {name}\n", *described(command, ctx)]
+        for within, part in sorted(command.commands.items() if isinstance(command, click.Group) else ()):
+            parts.append(f"\n### banshee {name} {within}\n")
+            parts += described(part, click.Context(part, info_name=within, parent=ctx))
     return "\n".join(parts)
 
 

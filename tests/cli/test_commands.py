@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import redis
+
+from banshee_memory.hot.keys import agent_keys
 from banshee_memory.tiering.transfer import agent_of
 from tests.cli.conftest import Run
 
@@ -170,7 +173,31 @@ def test_doctor(run: Run, told: Told) -> None:
     assert "Lua library" in run("doctor").stdout
 
 
-def test_dead_letters(run: Run, told: Told) -> None:
-    assert isinstance(told("dead-letters"), list)
-    assert "Dead letters" in run("dead-letters", "--limit", "1").stdout
+def test_dead_letters(run: Run, told: Told, agent: UUID, redis_url: str) -> None:
+    run("import", "-", stdin=life(agent))
+    with redis.Redis.from_url(redis_url) as server:
+        server.xadd(agent_keys(agent, 64).log, {"k": b"Z" + agent.bytes, "p": b"what nobody may read"})
+    run("flush")
+    mine = ("--agent", str(agent))
+    (letter,) = told("dead-letters", *mine)
+    assert letter["kind"] == "Z"
+    assert letter["agent_id"] == str(agent)
+    assert told("dead-letters", "list", *mine) == [letter]
+    assert "Dead letters: 1" in run("dead-letters", "--limit", "1", *mine).stdout
+    assert "what nobody" not in run("dead-letters", *mine).stdout
+    assert told("dead-letters", "retry", letter["id"]) == {"done": 1, "of": 1}
+    run("flush")
+    (again,) = told("dead-letters", *mine)
+    assert again["id"] != letter["id"]
+    assert "0 of 1 dead letters" in run("dead-letters", "retry", letter["id"]).stdout
+    run("dead-letters", "drop", *mine, code=1, stdin="n\n")
+    assert "1 of 1 dead letters are given up" in run("dead-letters", "drop", *mine, "--yes").stdout
+    assert told("dead-letters", *mine) == []
+
+
+def test_dead_letters_are_chosen_one_way(run: Run, agent: UUID) -> None:
     run("dead-letters", "--limit", "0", code=2)
+    run("dead-letters", "--shard", "64", code=2)
+    for act in ("retry", "drop"):
+        for words in ([], ["--all", "--shard", "1"], ["1:1-1", "--agent", str(agent)], ["nonsense"]):
+            run("dead-letters", act, *words, code=2, stdin="y\n")

@@ -37,6 +37,7 @@ STORES = {
     "conversations": (stores.ConversationStore, aio_stores.AsyncConversationStore),
     "memories": (stores.MemoryManager, aio_stores.AsyncMemoryManager),
     "sessions": (stores.SessionStore, aio_stores.AsyncSessionStore),
+    "dead_letters": (stores.DeadLetters, aio_stores.AsyncDeadLetters),
 }
 CLIENTS = (MemoryPlugin, AsyncMemoryPlugin)
 _MOST = 100

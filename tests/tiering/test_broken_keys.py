@@ -11,7 +11,7 @@ import pytest
 from banshee_memory import ConfigurationError
 from banshee_memory.hot import calls
 from banshee_memory.hot.keys import AgentKeys, shard_keys
-from banshee_memory.tiering.doctor import dead_letters, examine
+from banshee_memory.tiering.doctor import examine
 from banshee_memory.tiering.drain import Drain
 from banshee_memory.tiering.report import backlog
 from tests.hot.raw import Server
@@ -93,7 +93,7 @@ def test_a_record_that_cannot_be_becomes_a_dead_letter(
 
     assert (report.messages, report.poisoned) == (3, 1)
     assert server.command("XLEN", bad.log) == 0
-    assert [letter.shard for letter in dead_letters(SETTINGS, tiers.hot, 5)] == [BROKEN]
+    assert [letter.shard for letter in tiers.dead_letters.find(limit=5)] == [BROKEN]
 
 
 @pytest.mark.parametrize("junk", [MISREAD, b"no agent"], ids=["no text", "no agent"])

@@ -20,6 +20,7 @@ TWINS = [
     (stores.ConversationStore, aio_stores.AsyncConversationStore),
     (stores.MemoryManager, aio_stores.AsyncMemoryManager),
     (stores.SessionStore, aio_stores.AsyncSessionStore),
+    (stores.DeadLetters, aio_stores.AsyncDeadLetters),
 ]
 # What the contract promises, and the arguments it names, in their order.
 CONTRACT = {
