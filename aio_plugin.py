@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -25,6 +25,7 @@ from banshee_memory.records import (
     ConversationMessage,
     EmotionalEvent,
     EmotionalEventRecord,
+    ErasureReport,
     EvictReport,
     FlushReport,
     Health,
@@ -149,6 +150,17 @@ class AsyncMemoryPlugin:
         Volatile memories are only in Redis, and go. The next read brings the rest back as it was.
         """
         return await self._run(self._operations.evict(agent_id, await self.flush(agent_id)))
+
+    async def forget(self, agent_id: UUID, *, progress: Callable[[str, int], None] | None = None) -> ErasureReport:
+        """Erases an agent from both tiers, looks again whether anything is left, and says what went.
+
+        What is written from then on is of a new life, which knows nothing of the old one; a call that is under way
+        belongs to the one or to the other. ColdStoreUnavailable and HotStoreUnavailable where a store is not there, or
+        does not stay: forgetting it again ends what was begun. What backups, replicas and write-ahead logs still hold
+        is beyond it: see `docs/forgetting.md`. `progress` is told each kind of thing that goes (by the names of the
+        report's fields) and how many of it, again and again, by the thread that does it.
+        """
+        return await asyncio.to_thread(self._sync.forget, agent_id, progress=progress)
 
     async def health_check(self) -> Health:
         """Whether both stores answer, how fast, and what is wrong in words. A server that is down raises nothing."""

@@ -275,6 +275,8 @@ class FlushReport(msgspec.Struct, frozen=True, kw_only=True):
     """States and memories that lost against newer ones in PostgreSQL, as two servers took writes of one agent."""
     expired: int = 0
     """Older than retention, so dropped."""
+    forgotten: int = 0
+    """Of agents that were forgotten since, so dropped."""
     poisoned: int = 0
     """Moved to the dead letters."""
     seconds: float = 0.0
@@ -320,6 +322,36 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """Records a second that went on to PostgreSQL, or to the dead letters."""
     full_at: datetime | None
     """When the first shard will take no more if it goes on so; None: none will, or there is no limit."""
+
+
+class ErasureReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What forgetting an agent removed, by kind, and what a second look at all of it found."""
+
+    agent_id: UUID
+    forgotten_at: datetime
+    """The moment between two lives: what was written by then is gone, what was written later stays. By the hot store's
+    clock."""
+    keys: int = 0
+    """Keys in Redis: its state, its lists, its memories."""
+    log_entries: int = 0
+    """Writes that PostgreSQL did not have yet."""
+    dead_letters: int = 0
+    feed_entries: int = 0
+    idempotency_keys: int = 0
+    messages: int = 0
+    """Rows in PostgreSQL; so are the following."""
+    events: int = 0
+    states: int = 0
+    memories: int = 0
+    """Sessions, and tombstones of deleted memories, included."""
+    totals: int = 0
+    rechecked: tuple[str, ...] = ()
+    """Where a last look found nothing of it: kinds, by the names of the fields above."""
+    left: int = 0
+    """What that look still found, of the kinds that are not in `rechecked`: 0, unless something brings it back again
+    and again."""
+    seconds: float = 0.0
+    """How long it took."""
 
 
 class Backlog(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,13 +1,16 @@
-"""Commands about one agent: show, why, trends, search, rehydrate, evict."""
+"""Commands about one agent: show, why, trends, search, rehydrate, evict, forget."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
 
+from banshee_memory.cli.faults import FAILED
 from banshee_memory.cli.target import Target, json_option, pass_target
 from banshee_memory.errors import InvalidInput
 
@@ -16,6 +19,8 @@ _MEMORIES = 10
 
 
 if TYPE_CHECKING:
+    from banshee_memory.records import ErasureReport
+
     _Parameter = click.ParamType[UUID]
     _Moment = click.ParamType[datetime]
 else:  # older versions of click cannot be asked for a type of parameter
@@ -212,4 +217,51 @@ def evict(target: Target, agent: UUID, as_json: bool) -> None:
     click.echo(f"{agent}: {report.flushed.records} records were flushed, {report.dropped} keys dropped{kept}.")
 
 
-COMMANDS = (show, why, trends, search, rehydrate, evict)
+@click.command()
+@agent_argument
+@click.option("--yes", is_flag=True, help="Do not ask whether that is meant.")
+@json_option
+@pass_target
+def forget(target: Target, agent: UUID, yes: bool, as_json: bool) -> None:
+    """Erase an agent from both servers, for good, and say what went.
+
+    Backups, replicas and write-ahead logs are beyond it: see docs/forgetting.md.
+    """
+    from banshee_memory.cli import screen
+
+    with target.plugin() as memory:
+        totals = memory.conversations.get_conversation_stats(agent)
+        if not yes:
+            held = f"{totals.total_messages:,} messages and all else"
+            click.confirm(f"Erase {agent} for good, {held} of it?", abort=True, err=True)
+        with _erasing(totals.total_messages) as progress:
+            report = memory.forget(agent, progress=progress)
+    if as_json:
+        screen.emit(report)
+    else:
+        screen.show(screen.pairs(f"{agent} is forgotten", _erased(report)))
+    if report.left:
+        raise click.exceptions.Exit(FAILED)
+
+
+@contextmanager
+def _erasing(messages: int) -> Iterator[Callable[[str, int], None]]:
+    """A bar over the messages, on a terminal."""
+    from rich.progress import Progress
+
+    from banshee_memory.cli import screen
+
+    screen_ = screen.console(errors=True)
+    with Progress(console=screen_, disable=not screen_.is_terminal, transient=True) as bar:
+        task = bar.add_task("Erasing", total=messages or None)
+        yield lambda kind, count: bar.advance(task, count if kind == "messages" else 0)
+
+
+def _erased(report: ErasureReport) -> dict[str, object]:
+    kinds = [name for name in report.__struct_fields__ if type(getattr(report, name)) is int and name != "left"]
+    words: dict[str, object] = {name.replace("_", " "): f"{getattr(report, name):,}" for name in kinds}
+    looked = f"{report.left:,}" + ("" if report.left else " (looked again everywhere)")
+    return words | {"left": looked, "in": f"{report.seconds:,.2f} s"}
+
+
+COMMANDS = (show, why, trends, search, rehydrate, evict, forget)

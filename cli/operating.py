@@ -44,6 +44,7 @@ def flushed(report: FlushReport) -> dict[str, object]:
         "there already": report.duplicates,
         "lost against newer ones": report.conflicts,
         "beyond retention": report.expired,
+        "of forgotten agents": report.forgotten,
         "dead letters": report.poisoned,
     }
     words.update({name: f"{count:,}" for name, count in rare.items() if count})

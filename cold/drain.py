@@ -13,9 +13,10 @@ nothing, and no drain waits for another's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
 
 import psycopg
 
@@ -100,6 +101,18 @@ class Drain:
         written = self.write(first)
         failpoint("flush.half_written")
         return written.plus(self.write(second))
+
+    def tombstones(self, agents: Collection[UUID]) -> dict[UUID, int]:
+        """Those of the agents that were forgotten, and up to which stamp: true for as long as it holds their shards."""
+        if not agents:
+            return {}
+        params = {"agents": list(agents)}
+        return dict(self._connection.execute(STATEMENTS["tombstones"].sql, params, prepare=True).fetchall())
+
+    def raise_tombstone(self, agent: UUID, through: int) -> None:
+        """Moves the tombstone of an agent, of a shard that it holds, up to that stamp."""
+        params = {"agent": agent, "through": through}
+        self._connection.execute(STATEMENTS["raise_tombstone"].sql, params)
 
     def advance(self, stamps: Mapping[int, int]) -> None:
         """Records up to which stamp each shard is flushed now; a row never goes back."""

@@ -1,5 +1,7 @@
 -- Every statement of the cold tier, by name. The line under a name says what it does; parameters are psycopg's.
 -- Histories are ordered by (created_at or occurred_at, stamp, id), which is how their primary keys go on after agent_id.
+-- Readers of an agent see nothing at or below its tombstone in `forgotten`: its rows go some at a time. What it feels and its
+-- totals need no such look: they go with the very statement that writes the tombstone.
 
 -- name: state_of
 -- What an agent feels, as it was felt.
@@ -12,6 +14,7 @@ WHERE agent_id = %(agent)s;
 SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
+  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
   AND created_at BETWEEN %(since)s AND %(until)s
   AND (created_at, stamp) < (%(until)s, %(stamp)s)
 ORDER BY created_at DESC, stamp DESC, id DESC
@@ -22,6 +25,7 @@ LIMIT %(limit)s;
 SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
+  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
   AND created_at >= %(since)s
   AND (created_at, stamp, id) > (%(since)s, %(stamp)s, %(id)s)
 ORDER BY created_at, stamp, id
@@ -32,6 +36,7 @@ LIMIT %(limit)s;
 SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
+  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
   AND created_at >= %(since)s
   AND created_at < %(until)s
   AND id = %(id)s;
@@ -41,6 +46,7 @@ WHERE agent_id = %(agent)s
 SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
+  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
   AND id = %(id)s
 ORDER BY created_at, stamp
 LIMIT 1;
@@ -57,6 +63,7 @@ WITH sought AS MATERIALIZED (
                 ELSE banshee_document(%(language)s::regconfig, content) END AS document
     FROM conversation_messages
     WHERE agent_id = %(agent)s
+      AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
     UNION ALL
     SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, 'infinity', place,
            false,
@@ -88,6 +95,7 @@ SELECT id, event_type, event_data::text, resulting_emotions::text, context_facto
        valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp
 FROM emotional_events
 WHERE agent_id = %(agent)s
+  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
   AND occurred_at BETWEEN %(since)s AND %(until)s
   AND (occurred_at, stamp) < (%(until)s, %(stamp)s)
 ORDER BY occurred_at DESC, stamp DESC, id DESC
@@ -99,6 +107,7 @@ SELECT id, event_type, event_data::text, resulting_emotions::text, context_facto
        valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp
 FROM emotional_events
 WHERE agent_id = %(agent)s
+  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
   AND occurred_at >= %(since)s
   AND (occurred_at, stamp, id) > (%(since)s, %(stamp)s, %(id)s)
 ORDER BY occurred_at, stamp, id
@@ -112,7 +121,9 @@ SELECT * FROM (
             intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
             emotions_after::text, state_before::text
      FROM emotional_events
-     WHERE agent_id = %(agent)s AND NOT late AND occurred_at <= %(until)s AND (stamp, id) < (%(stamp)s, %(id)s)
+     WHERE agent_id = %(agent)s
+       AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
+       AND NOT late AND occurred_at <= %(until)s AND (stamp, id) < (%(stamp)s, %(id)s)
      ORDER BY occurred_at DESC, stamp DESC, id DESC
      LIMIT %(limit)s)
     UNION ALL
@@ -120,7 +131,9 @@ SELECT * FROM (
             intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
             emotions_after::text, state_before::text
      FROM emotional_events
-     WHERE agent_id = %(agent)s AND late AND (stamp, id) < (%(stamp)s, %(id)s)
+     WHERE agent_id = %(agent)s
+       AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
+       AND late AND (stamp, id) < (%(stamp)s, %(id)s)
      ORDER BY stamp DESC, id DESC
      LIMIT %(limit)s)
 ) AS deeds
@@ -134,7 +147,9 @@ SELECT * FROM (
             intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
             emotions_after::text, state_before::text
      FROM emotional_events
-     WHERE agent_id = %(agent)s AND NOT late AND occurred_at >= %(since)s AND stamp >= %(stamp)s
+     WHERE agent_id = %(agent)s
+       AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
+       AND NOT late AND occurred_at >= %(since)s AND stamp >= %(stamp)s
      ORDER BY occurred_at, stamp, id
      LIMIT 1)
     UNION ALL
@@ -142,7 +157,9 @@ SELECT * FROM (
             intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
             emotions_after::text, state_before::text
      FROM emotional_events
-     WHERE agent_id = %(agent)s AND late AND stamp >= %(stamp)s
+     WHERE agent_id = %(agent)s
+       AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
+       AND late AND stamp >= %(stamp)s
      ORDER BY stamp, id
      LIMIT 1)
 ) AS deeds
@@ -154,7 +171,8 @@ LIMIT 1;
 SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
        stamp, deleted
 FROM memory_records
-WHERE agent_id = %(agent)s AND memory_type = %(memory_type)s AND key = %(key)s;
+WHERE agent_id = %(agent)s AND memory_type = %(memory_type)s AND key = %(key)s
+  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1);
 
 -- name: memory_page
 -- An agent's living memories of one type, by importance, then last access, descending.
@@ -162,6 +180,7 @@ SELECT memory_type, key, data::text, importance, access_count, last_accessed, cr
        stamp, deleted
 FROM memory_records
 WHERE agent_id = %(agent)s
+  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
   AND memory_type = %(memory_type)s
   AND NOT deleted
   AND (expires_at IS NULL OR expires_at > %(now)s)
@@ -174,6 +193,7 @@ SELECT memory_type, key, data::text, importance, access_count, last_accessed, cr
        stamp, deleted
 FROM memory_records
 WHERE agent_id = %(agent)s
+  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
   AND left(memory_type, 1) <> '_'
   AND NOT deleted
   AND (expires_at IS NULL OR expires_at > %(now)s)
@@ -186,6 +206,7 @@ SELECT memory_type, key, data::text, importance, access_count, last_accessed, cr
        stamp, deleted
 FROM memory_records
 WHERE agent_id = %(agent)s
+  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
   AND (memory_type, key) > (%(memory_type)s, %(key)s)
   AND left(memory_type, 1) <> '_'
   AND NOT deleted
@@ -201,6 +222,7 @@ FROM (
     SELECT count(*) AS messages, coalesce(sum(tokens_used), 0)::bigint AS tokens
     FROM conversation_messages
     WHERE agent_id = %(agent)s
+      AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
       AND (session_id = %(session)s
            OR (session_id IS NULL
                AND EXISTS (SELECT FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) AS span (first, last)
@@ -209,6 +231,7 @@ FROM (
     SELECT count(*) AS events
     FROM emotional_events
     WHERE agent_id = %(agent)s
+      AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
       AND (session_id = %(session)s
            OR (session_id IS NULL
                AND EXISTS (SELECT FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) AS span (first, last)
@@ -265,8 +288,103 @@ SELECT shard, flushed_stamp FROM shards WHERE shard = ANY (%(shards)s::integer[]
 SELECT shard, flushed_stamp FROM shards WHERE shard = ANY (%(shards)s::integer[]) ORDER BY shard FOR UPDATE;
 
 -- name: shard_stamps
--- Up to which stamp each shard was flushed.
-SELECT shard, flushed_stamp FROM shards ORDER BY shard;
+-- The last stamp that each shard ever used: what it was flushed up to, or an agent of it forgotten.
+SELECT shard, greatest(flushed_stamp, buried.stamp)
+FROM shards LEFT JOIN (SELECT shard, max(stamp) AS stamp FROM forgotten GROUP BY shard) AS buried USING (shard)
+ORDER BY shard;
+
+-- name: tombstones
+-- Those of the agents that were forgotten, and up to which stamp.
+SELECT agent_id, stamp FROM forgotten WHERE agent_id = ANY (%(agents)s::uuid[]);
+
+-- name: bury_agent
+-- Writes an agent's tombstone above all that PostgreSQL has of it; in the same step go its totals and what it feels. Whoever
+-- calls this holds the shard, which was flushed up to `flushed`. Returns the stamp, and how many of both went.
+WITH tombstone AS (
+    INSERT INTO forgotten (agent_id, shard, stamp)
+    VALUES (%(agent)s, %(shard)s,
+            greatest(%(flushed)s, (SELECT max(stamp) FROM memory_records WHERE agent_id = %(agent)s),
+                     (SELECT stamp FROM emotional_states WHERE agent_id = %(agent)s)))
+    ON CONFLICT (agent_id) DO UPDATE SET stamp = greatest(forgotten.stamp, excluded.stamp), at = now()
+    RETURNING stamp
+), totals AS (
+    DELETE FROM agents WHERE agent_id = %(agent)s RETURNING agent_id
+), felt AS (
+    DELETE FROM emotional_states WHERE agent_id = %(agent)s RETURNING agent_id
+)
+SELECT (SELECT stamp FROM tombstone), (SELECT count(*) FROM totals), (SELECT count(*) FROM felt);
+
+-- name: raise_tombstone
+-- Moves an agent's tombstone up to a stamp; never down.
+UPDATE forgotten SET stamp = greatest(stamp, %(through)s) WHERE agent_id = %(agent)s;
+
+-- name: partition_spans
+-- The half-open spans of the partitions of a table by time, the newest first.
+SELECT substring(bound FROM 'FROM \(''([^'']+)''\)')::timestamptz AS lower,
+       substring(bound FROM 'TO \(''([^'']+)''\)')::timestamptz
+FROM (SELECT pg_get_expr(relpartbound, oid) AS bound
+      FROM pg_inherits JOIN pg_class ON oid = inhrelid
+      WHERE inhparent = to_regclass(%(parent)s)) AS partitions
+ORDER BY lower DESC;
+
+-- name: erase_messages
+-- Deletes some messages of a forgotten agent in a span of time, the newest first. Returns how many were found, how many
+-- of those were still there to be deleted, and the time of the oldest found.
+WITH due AS MATERIALIZED (
+    SELECT ctid AS row_at, created_at
+    FROM conversation_messages
+    WHERE agent_id = %(agent)s AND created_at BETWEEN %(since)s AND %(until)s AND stamp <= %(through)s
+    ORDER BY created_at DESC, stamp DESC, id DESC
+    LIMIT %(limit)s
+), gone AS (
+    DELETE FROM conversation_messages
+    WHERE ctid = ANY (ARRAY(SELECT row_at FROM due))
+      AND agent_id = %(agent)s AND created_at BETWEEN %(since)s AND %(until)s AND stamp <= %(through)s
+    RETURNING agent_id
+)
+SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM gone), (SELECT min(created_at) FROM due);
+
+-- name: erase_events
+-- Deletes some events of a forgotten agent in a span of time; see erase_messages.
+WITH due AS MATERIALIZED (
+    SELECT ctid AS row_at, occurred_at
+    FROM emotional_events
+    WHERE agent_id = %(agent)s AND occurred_at BETWEEN %(since)s AND %(until)s AND stamp <= %(through)s
+    ORDER BY occurred_at DESC, stamp DESC, id DESC
+    LIMIT %(limit)s
+), gone AS (
+    DELETE FROM emotional_events
+    WHERE ctid = ANY (ARRAY(SELECT row_at FROM due))
+      AND agent_id = %(agent)s AND occurred_at BETWEEN %(since)s AND %(until)s AND stamp <= %(through)s
+    RETURNING agent_id
+)
+SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM gone), (SELECT min(occurred_at) FROM due);
+
+-- name: erase_memories
+-- Deletes some memories of a forgotten agent, deleted ones and sessions included, after one of them, by their names. Returns
+-- how many were found, how many of those were still there to be deleted, and the name of the last found.
+WITH due AS MATERIALIZED (
+    SELECT ctid AS row_at, memory_type, key
+    FROM memory_records
+    WHERE agent_id = %(agent)s AND (memory_type, key) > (%(memory_type)s, %(key)s) AND stamp <= %(through)s
+    ORDER BY memory_type, key
+    LIMIT %(limit)s
+), gone AS (
+    DELETE FROM memory_records
+    WHERE ctid = ANY (ARRAY(SELECT row_at FROM due)) AND agent_id = %(agent)s AND stamp <= %(through)s
+    RETURNING agent_id
+), last AS (
+    SELECT memory_type, key FROM due ORDER BY memory_type DESC, key DESC LIMIT 1
+)
+SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM gone),
+       (SELECT memory_type FROM last), (SELECT key FROM last);
+
+-- name: erase_state
+-- Deletes what a forgotten agent felt; bury_agent did, so that something is found means that somebody put it back.
+WITH gone AS (
+    DELETE FROM emotional_states WHERE agent_id = %(agent)s AND stamp <= %(through)s RETURNING agent_id
+)
+SELECT count(*) FROM gone;
 
 -- name: advance_shards
 -- Records how far shards were flushed; never backwards.

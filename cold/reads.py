@@ -6,7 +6,7 @@ are (µs since the epoch, stamp); times are µs since the epoch; limits are the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
@@ -196,6 +196,11 @@ def session_totals(agent: UUID, session: UUID, spans: Sequence[tuple[int, int]])
 def shard_stamps() -> Query[list[tuple[int, int]]]:
     """Every shard, and up to which stamp it was flushed."""
     return Query("shard_stamps", {}, lambda rows: [(shard, stamp) for shard, stamp in rows])
+
+
+def tombstones(agents: Collection[UUID]) -> Query[dict[UUID, int]]:
+    """Those of the agents that were forgotten, and up to which stamp."""
+    return Query("tombstones", {"agents": list(agents)}, lambda rows: dict(map(tuple, rows)))
 
 
 def agents(after: UUID | None, limit: int) -> Query[list[UUID]]:

@@ -37,12 +37,12 @@ class Miss(enum.Enum):
 
 
 MISS = Miss.MISS
-_VERSION = 1
+VERSION = 1
 _MISS = b"MISS"
 
 
 def _fcall(name: str, keys: Sequence[str], args: Iterable[Argument], decode: Callable[[Any], T]) -> Call[T]:
-    return Call(("FCALL", f"banshee{_VERSION}_{name}", len(keys), *keys, *args), decode)
+    return Call(("FCALL", f"banshee{VERSION}_{name}", len(keys), *keys, *args), decode)
 
 
 def _once(
@@ -60,7 +60,7 @@ def _once(
 
 
 def _read(name: str, keys: Sequence[str], decode: Callable[[Any], T]) -> Call[T]:
-    return Call(("FCALL_RO", f"banshee{_VERSION}_{name}", len(keys), *keys), decode)
+    return Call(("FCALL_RO", f"banshee{VERSION}_{name}", len(keys), *keys), decode)
 
 
 def _or_miss(decode: Callable[[Any], T]) -> Callable[[Any], T | Miss]:
@@ -241,7 +241,7 @@ def whole_history(key: str) -> Call[wire.History]:
 def amend_message(keys: AgentKeys, before: bytes, after: bytes, amendment: wire.Amendment) -> Call[bool]:
     """Replaces an element (`b""`: it is not resident) and logs why; False: it is not in the list any more."""
     args = (keys.agent.bytes, before, after, wire.pack(amendment))
-    return _fcall("amend_message", (keys.messages, keys.log), args, _accepted)
+    return _fcall("amend_message", (keys.messages, keys.log, keys.forgotten), args, _accepted)
 
 
 # --- memories ---
@@ -262,7 +262,8 @@ def store_memory(
     how: str = "",
     once: str | None = None,
 ) -> Call[StoredMemory | Miss | None]:
-    """Stores or replaces. `how`: `blind`, as new where it is not resident, and no miss; `volatile`, never cold."""
+    """Stores or replaces. `how`: `blind`, as new where it is not resident, and no miss; `volatile`, never cold;
+    `replace`, only where there is one (else None)."""
     member = member_of(memory_type, key)
     args = (keys.agent.bytes, member, "" if ttl is None else repr(ttl), body, how)
     at = (keys.memory(member), keys.memories, keys.log)
@@ -340,8 +341,8 @@ def offer_history(
 
 def offer_memory(keys: AgentKeys, member: str, token: bytes, ttl: float, stored: StoredMemory | None) -> Call[bool]:
     """What PostgreSQL said of a memory; False: refused."""
-    args = (token, int(ttl * 1000), member, wire.memory_bytes(stored))
-    return _fcall("offer_memory", (keys.memory(member), keys.memories), args, _accepted)
+    args = (token, int(ttl * 1000), member, wire.memory_bytes(stored), keys.agent.bytes)
+    return _fcall("offer_memory", (keys.memory(member), keys.memories, keys.forgotten), args, _accepted)
 
 
 def evict(keys: Sequence[str]) -> Call[tuple[int, int]]:
@@ -411,7 +412,7 @@ def entries_of(reply: Any) -> list[Entry]:
 
 def log_head(keys: ShardKeys, count: int, size: int) -> Call[list[Entry]]:
     """The oldest entries of a shard's log, so many and of so many bytes at most (but one, whatever its size)."""
-    command = ("FCALL_RO", f"banshee{_VERSION}_log_head", 1, keys.log, count, size)
+    command = ("FCALL_RO", f"banshee{VERSION}_log_head", 1, keys.log, count, size)
     return Call(command, entries_of)
 
 
@@ -474,6 +475,21 @@ class Settlement:
         """An element that becomes a dead letter, or is beyond retention."""
         self.keys.append(key)
         self.args += ["p", element]
+
+    def forgotten_state(self, keys: AgentKeys, stamp: int) -> None:
+        """A state that goes if it is not newer than the tombstone of its agent; so below."""
+        self.keys.append(keys.state)
+        self.args += ["fs", stamp.to_bytes(8, "big")]
+
+    def forgotten_history(self, key: str, stamp: int) -> None:
+        """A list of which goes what is not newer."""
+        self.keys.append(key)
+        self.args += ["fh", stamp.to_bytes(8, "big")]
+
+    def forgotten_memory(self, keys: AgentKeys, member: str, stamp: int) -> None:
+        """A memory that goes if it is not newer."""
+        self.keys += [keys.memory(member), keys.memories]
+        self.args += ["fm", keys.agent.bytes, member, stamp.to_bytes(8, "big")]
 
     def unread(self, agent_member: bytes) -> None:
         """A memory that was read and cannot be carried."""

@@ -25,12 +25,14 @@ class ShardKeys(NamedTuple):
     idem: str
     wanted: str
     feed: str
+    forgotten: str
 
 
 def shard_keys(shard: int) -> ShardKeys:
     """The keys of a shard."""
     tag = f"{PREFIX}{{{shard}}}:"
-    return ShardKeys(shard, tag + "log", tag + "dead", tag + "accesses", tag + "idem", tag + "wanted", tag + "feed")
+    names = ("log", "dead", "accesses", "idem", "wanted", "feed", "forgotten")
+    return ShardKeys(shard, *(tag + name for name in names))
 
 
 class AgentKeys(NamedTuple):
@@ -59,6 +61,16 @@ class AgentKeys(NamedTuple):
     def feed(self) -> str:
         """The stream of its shard's latest events."""
         return self.tag + "feed"
+
+    @property
+    def wanted(self) -> str:
+        """The set of its shard's agents that foreign clients want rehydrated."""
+        return self.tag + "wanted"
+
+    @property
+    def forgotten(self) -> str:
+        """The hash of its shard's agents that were forgotten lately."""
+        return self.tag + "forgotten"
 
     @property
     def state(self) -> str:

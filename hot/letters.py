@@ -26,8 +26,9 @@ def one(keys: ShardKeys, entry_id: str) -> Call[list[Entry]]:
 
 
 def retry(keys: ShardKeys, letter: DeadLetter, shards: int) -> Call[bool]:
-    """Puts it back into the log, and into its list; False: it is not there any more, or is an amendment."""
-    return _about(letter, "retry", [keys.dead, keys.log, *_list_of(letter, shards)])
+    """Puts it back into the log, and into its list; False: it is not there any more, is an amendment, or its agent
+    was forgotten lately."""
+    return _about(letter, "retry", [keys.dead, keys.log, keys.forgotten, *_list_of(letter, shards)])
 
 
 def drop(keys: ShardKeys, letter: DeadLetter, entry: Entry, shards: int) -> Call[bool]:

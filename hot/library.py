@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from banshee_memory.errors import IncompatibleSchema
 
-TOPICS = ("library", "clock", "idempotency", "emotions", "histories", "memories", "tiering", "letters")
+TOPICS = ("library", "clock", "idempotency", "emotions", "histories", "memories", "forgetting", "tiering", "letters")
 """The files in the order in which they build on each other."""
 
 

@@ -191,7 +191,7 @@ end
 
 -- banshee1_amend_message: gives a message another emotional context. One that is not resident becomes so, by itself: until
 -- the flush has carried the amendment, PostgreSQL still says what was before.
---   KEYS   messages, log
+--   KEYS   messages, log, forgotten
 --   ARGV   agent (16 bytes), its element as it is ('' = not resident), its element as it shall be, amendment (MessagePack:
 --          id, time in microseconds, context)
 --   reply  OK | CHANGED (the list is not as the caller saw it; nothing was written)
@@ -202,6 +202,8 @@ redis.register_function {
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
     if not after or #after < 12 then return invalid('element: no message') end
     if not ARGV[4] or ARGV[4] == '' then return invalid('amendment: empty') end
+    -- Who read the message before its agent was forgotten must not bring it back.
+    if is_forgotten(KEYS[3], ARGV[1], stamp_in(after)) then return CHANGED end
     local header = parse_header(redis.call('LINDEX', list, 0))
     local at = before ~= '' and redis.call('LPOS', list, before)
     if before ~= '' and (not at or at == 0) then return CHANGED end

@@ -22,6 +22,7 @@ local function once(letter, keys, run, body)
       return body and reply .. ARGV[body] or reply
     end
     local reply = run(KEYS, ARGV)
+    if not reply then return reply end
     if type(reply) == 'table' and (reply.err or reply.ok) then return reply end
     local kept = body and string.sub(reply, 1, #reply - #ARGV[body]) or reply
     redis.call('HSET', idem, field, struct.pack('>d', now_us()) .. cmsgpack.pack(kept))

@@ -49,17 +49,18 @@ local function id_like(log, seq)
 end
 
 -- banshee1_retry_letter: puts a dead letter back into the log, and a message or event back into its list, at its time.
---   KEYS   dead, log, and of a message or event its list
+--   KEYS   dead, log, forgotten, and of a message or event its list
 --   ARGV   id of the letter
---   reply  1 | 0 (it is not there any more, or is an amendment: amend the message again)
+--   reply  1 | 0 (it is not there any more, is an amendment: amend the message again, or its agent was forgotten)
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_retry_letter',
   callback = function(KEYS, ARGV)
-    local dead, log, list = KEYS[1], KEYS[2], KEYS[3]
+    local dead, log, forgotten, list = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
     if not is_letter_id(ARGV[1]) then return invalid('letter: not <ms>-<seq>') end
     local letter = letter_of(dead, ARGV[1])
     if not letter or letter.kind == 'A' then return 0 end
+    if is_forgotten(forgotten, letter.agent, pack_stamp(letter.ms, letter.seq)) then return 0 end
     if redis.call('EXISTS', log) == 0 then return UNSEEDED end
     local entry, at
     if list then entry, at = dated(letter) end

@@ -33,6 +33,19 @@ local function stamp_after(a, b)
   return a_high > b_high or (a_high == b_high and a_low > b_low)
 end
 
+-- An id of a log as a stamp; nil where it is none.
+local function stamp_in_id(id)
+  local ms, seq = string.match(id or '', '^(%d+)-(%d+)$')
+  ms, seq = tonumber(ms), tonumber(seq)
+  return ms and ms < 281474976710656 and seq < 65536 and pack_stamp(ms, seq) or nil
+end
+
+-- Whether what has this stamp is of a life of the agent that was forgotten. The shard's `forgotten` is a hash, agent to stamp.
+local function is_forgotten(forgotten, agent, stamp)
+  local through = redis.call('HGET', forgotten, agent)
+  return through and not stamp_after(stamp, through)
+end
+
 -- What a text argument says as a number in [low, high]; nil where it does not.
 local function number_in(text, low, high)
   local n = tonumber(text)

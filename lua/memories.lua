@@ -76,8 +76,9 @@ end
 -- banshee1_store_memory: stores or replaces. What is replaced leaves its creation time and access count.
 --   KEYS   memory, index, log
 --   ARGV   agent (16 bytes), member (<type>:<key>), seconds to live ('' = for ever), body, 'blind' to store it as new
---          where the key is not resident ('' = MISS then), 'volatile' to keep it out of PostgreSQL (needs seconds)
---   reply  MISS | the value
+--          where the key is not resident ('' = MISS then), 'volatile' to keep it out of PostgreSQL (needs seconds), 'replace'
+--          not to store it where there is none
+--   reply  MISS | nil (there is none to replace) | the value
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_store_memory',
@@ -93,7 +94,9 @@ redis.register_function {
     local value = redis.call('GET', KEYS[1])
     if not is_known(value) and how ~= 'blind' and how ~= 'volatile' then return MISS end
     local m = parse_memory(value)
-    if not m or is_expired(m, now) then m = { count = 0, accessed = now, created = now } end
+    local is_living = m and not is_expired(m, now)
+    if how == 'replace' and not is_living then return false end
+    if not is_living then m = { count = 0, accessed = now, created = now } end
     local expires = ttl > 0 and math.floor(now + ttl * 1000000) or 0
     local head = struct.pack(HEADER, expires, m.count, m.accessed, m.created, now)
     -- One that is in PostgreSQL, or will be, is replaced there too: or what it was would come back.

@@ -58,8 +58,8 @@ local function memory_ttl(value, hot_ttl, now)
 end
 
 -- banshee1_offer_memory: what PostgreSQL said, if the lease still lives.
---   KEYS   memory, index
---   ARGV   token, TTL in milliseconds, member, value
+--   KEYS   memory, index, forgotten
+--   ARGV   token, TTL in milliseconds, member, value, agent (16 bytes)
 --   reply  OK | REFUSED
 redis.register_function {
   function_name = 'banshee1_offer_memory',
@@ -67,7 +67,11 @@ redis.register_function {
     if not is_ttl(ARGV[2]) then return invalid('ttl: not milliseconds') end
     local token, hot_ttl, member, value = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
     if not member or not value then return invalid('value: missing') end
+    if not is_agent(ARGV[5]) then return invalid('agent: not 16 bytes') end
     if redis.call('GET', KEYS[1]) ~= 'L' .. token then return REFUSED end
+    -- A lease whose name nobody knew outlives the forgetting of its agent; what is offered by it must not.
+    local stamp = string.sub(value, 2, 9)
+    if stamp ~= ZERO and is_forgotten(KEYS[3], ARGV[5], stamp) then return REFUSED end
     local ttl = memory_ttl(value, hot_ttl, now_us())
     if ttl <= 0 then
       value, ttl = 'A' .. ZERO, hot_ttl
@@ -168,6 +172,14 @@ local SETTLE = {
   end },
   -- what leaves a history otherwise (poison, expired): KEYS list; ARGV element
   p = { keys = 1, args = 1, run = function(k, a) redis.call('LREM', k[1], 1, a[1]) end },
+  -- what a forgotten agent left, where all of it is at or below its tombstone: KEYS state; ARGV stamp
+  fs = { keys = 1, args = 1, run = function(k, a) erase_state(k[1], a[1]) end },
+  -- KEYS list; ARGV stamp
+  fh = { keys = 1, args = 1, run = function(k, a) erase_history(k[1], a[1]) end },
+  -- KEYS memory, index; ARGV agent, member, stamp
+  fm = { keys = 2, args = 3, run = function(k, a, _, _, accesses)
+    erase_memory(k[1], k[2], accesses, a[1], a[2], a[3], 0)
+  end },
   -- a memory that was read and cannot be carried: ARGV agent, member
   x = { keys = 0, args = 2, run = function(_, a, _, _, accesses) redis.call('SREM', accesses, a[1] .. a[2]) end },
 }

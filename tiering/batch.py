@@ -3,7 +3,7 @@ some of them. It knows how to be written (rows) and how to be forgotten (settlem
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -43,6 +43,11 @@ class Load:
     events: set[UUID] = field(default_factory=set)
     dead: dict[bytes, str] = field(default_factory=dict)
     expired: set[bytes] = field(default_factory=set)
+    erased: set[bytes] = field(default_factory=set)
+    """Entries of agents that were forgotten since."""
+    doomed: set[UUID] = field(default_factory=set)
+    """Those agents, where something of them was met."""
+    tombstones: Mapping[UUID, int] = field(default_factory=dict)
     by_stamp: dict[int, Entry] = field(default_factory=dict)
     values: dict[Member, bytes] = field(default_factory=dict)
     stamps: dict[UUID, int] = field(default_factory=dict)
@@ -59,8 +64,20 @@ class Load:
         """Whether more memories were read by agents than one transaction carries."""
         return len(self.accessed) >= self.most
 
-    def sort_into(self, batch: Batch, now_us: int) -> None:
-        """Decodes the entries: rows into the batch, current values to be read, the rest to the dead letters."""
+    def agents(self) -> set[UUID]:
+        """Whose records these are, as far as they say."""
+        agents = {agent for agent, _ in self.members}
+        for entry in self.entries:
+            with suppress(ValueError, IndexError):
+                agents.add(entry.agent)
+        return agents
+
+    def sort_into(self, batch: Batch, now_us: int, tombstones: Mapping[UUID, int]) -> None:
+        """Decodes the entries: rows into the batch, current values to be read, the rest to the dead letters.
+
+        `tombstones` of forgotten agents: what is stamped up to there is carried nowhere.
+        """
+        self.tombstones = tombstones
         for entry in self.entries:
             try:
                 self._sort(entry, batch, now_us)
@@ -69,6 +86,9 @@ class Load:
 
     def _sort(self, entry: Entry, batch: Batch, now_us: int) -> None:
         agent = entry.agent
+        if self._is_forgotten(agent, entry.stamp):
+            self._erase(entry)
+            return
         self.by_stamp[entry.stamp] = entry
         match entry.kind:
             case "M" | "E" | "A":
@@ -79,6 +99,17 @@ class Load:
                 self.members.add((agent, entry.payload.decode()))
             case kind:
                 raise wire.Undecodable(f"kind {kind!r} is unknown")
+
+    def _is_forgotten(self, agent: UUID, stamp: int) -> bool:
+        return stamp <= self.tombstones.get(agent, -1)
+
+    def _erase(self, entry: Entry) -> None:
+        """Leaves an entry out. A replica that was promoted brings the keys back, too: the settlement looks at those."""
+        self.erased.add(entry.id)
+        self.doomed.add(entry.agent)
+        if entry.kind == "V":
+            with suppress(ValueError):
+                self.members.add((entry.agent, entry.payload.decode()))
 
     def _sort_history(self, entry: Entry, batch: Batch, now_us: int) -> None:
         agent, element = entry.agent, wire.element_of(entry.stamp, entry.payload)
@@ -118,9 +149,13 @@ class Load:
         except wire.Undecodable as exc:
             self._bury("S", agent, b"", str(exc))
             return
-        if stored is not None:
-            self.stamps[agent] = stored.stamp
-            batch.states.append(StateRow.of(agent, stored))
+        if stored is None:
+            return
+        if self._is_forgotten(agent, stored.stamp):
+            self.doomed.add(agent)
+            return
+        self.stamps[agent] = stored.stamp
+        batch.states.append(StateRow.of(agent, stored))
 
     def add_memory(self, member: Member, raw: bytes | BansheeError | None, batch: Batch, now_us: int) -> None:
         """A memory as its key holds it now. One that expired before it was cold goes in as a deletion."""
@@ -134,6 +169,9 @@ class Load:
                 raise wire.Undecodable(f"memory: importance {stored.record.importance} is not in [0, 1]")
         except wire.Undecodable as exc:
             self._bury("V", agent, name.encode(), str(exc))
+            return
+        if self._is_forgotten(agent, stored.stamp):
+            self.doomed.add(agent)
             return
         record = stored.record
         if record is not None and record.expires_at is not None and to_us(record.expires_at) <= now_us:
@@ -170,6 +208,7 @@ class Load:
         settlement, settings = Settlement(), self.settings
         for key, element in self._leaving():
             settlement.drop(key, element)
+        self._settle_forgotten(settlement)
         for agent in self.messages:
             settlement.history(self._keys(agent).messages, settings.message_cap)
         for agent in self.events:
@@ -182,6 +221,16 @@ class Load:
         for raw in set(self.accessed) - carried:
             settlement.unread(raw)
         return settlement
+
+    def _settle_forgotten(self, settlement: Settlement) -> None:
+        for agent in self.doomed:
+            keys, stamp = self._keys(agent), self.tombstones[agent]
+            settlement.forgotten_state(keys, stamp)
+            settlement.forgotten_history(keys.messages, stamp)
+            settlement.forgotten_history(keys.events, stamp)
+        for agent, name in self.members:
+            if agent in self.doomed:
+                settlement.forgotten_memory(self._keys(agent), name, self.tombstones[agent])
 
     def _leaving(self) -> Iterator[tuple[str, bytes]]:
         """The lists' elements that do not stay: dead letters, and what is beyond retention."""

@@ -335,4 +335,5 @@ def _do(scheduler: BackgroundScheduler, job: Job) -> None:
 
 
 def _carried(report: FlushReport) -> int:
-    return report.records + report.duplicates + report.conflicts + report.expired + report.poisoned
+    dropped = report.expired + report.forgotten + report.poisoned
+    return report.records + report.duplicates + report.conflicts + dropped

@@ -21,7 +21,11 @@ _PATIENCE = 60.0
 """Records that are older than this were forgotten by the daemon, however busy it is."""
 _ALMOST = 0.8
 """So full a shard is soon at its limit."""
-_TYPES = {"log": "stream", "dead": "stream", "feed": "stream", "accesses": "set", "wanted": "set", "idem": "hash"}
+_TYPES = {
+    **dict.fromkeys(("log", "dead", "feed"), "stream"),
+    **dict.fromkeys(("accesses", "wanted"), "set"),
+    **dict.fromkeys(("idem", "forgotten"), "hash"),
+}
 
 
 class Check(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import Batch, Written
+from banshee_memory.cold.drain import Drain as Transaction
 from banshee_memory.errors import ColdStoreUnavailable, ConfigurationError
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
@@ -89,7 +90,7 @@ class Drain:
         batch = Batch()
         with self._cold.drain(shards, wait) as transaction:
             failpoint("flush.locked")
-            loads = self._read(list(transaction.held), batch)
+            loads = self._read(transaction, batch)
             failpoint("flush.read")
             written = transaction.write(batch)
             failpoint("flush.written")
@@ -104,11 +105,11 @@ class Drain:
         failpoint("flush.marked_clean")
         return _report(written, loads), loads
 
-    def _read(self, shards: Sequence[int], batch: Batch) -> Mapping[int, Load]:
+    def _read(self, transaction: Transaction, batch: Batch) -> Mapping[int, Load]:
         """What these shards have, from the heads of their logs: never from a watermark, below which a promoted replica
         can hold entries that nobody flushed."""
-        keys = [shard_keys(shard) for shard in shards]
-        count = self._entries_a_shard(len(shards))
+        keys = [shard_keys(shard) for shard in transaction.held]
+        count = self._entries_a_shard(len(keys))
         heads = ask(self._hot, [calls.log_head(k, count, _SHARD_BYTES) for k in keys])
         accessed = ask(self._hot, [calls.accessed(k, count) for k in keys])
         letters = ask(self._hot, [calls.dead_letters(k) for k in keys])
@@ -119,8 +120,9 @@ class Drain:
             for k, head, read, buried in zip(keys, heads, accessed, letters, strict=True)
         ]
         now_us = self._hot.run(calls.now())
+        tombstones = transaction.tombstones({agent for load in loads for agent in load.agents()})
         for load in loads:
-            load.sort_into(batch, now_us)
+            load.sort_into(batch, now_us, tombstones)
         self._read_values(loads, batch, now_us)
         return loads_by_shard(loads)
 
@@ -169,5 +171,6 @@ def _report(written: Written, loads: Mapping[int, Load]) -> FlushReport:
         duplicates=written.duplicates,
         conflicts=len(written.superseded),
         expired=sum(len(load.expired) for load in loads.values()),
+        forgotten=sum(len(load.erased) for load in loads.values()),
         poisoned=sum(len(load.dead) for load in loads.values()),
     )

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from banshee_memory import validation
+from banshee_memory.cold import reads
 from banshee_memory.errors import ConfigurationError, InvalidInput, shown
 from banshee_memory.hot import calls, letters
 from banshee_memory.hot.calls import Call, Entry
 from banshee_memory.hot.keys import ShardKeys, shard_keys, shard_of
 from banshee_memory.records import DeadLetter
 from banshee_memory.settings import Settings
+from banshee_memory.stamps import stamp_of
 from banshee_memory.tiering.steps import Steps
 
 MOST = 100_000
@@ -53,8 +55,11 @@ def _of_shard(keys: ShardKeys, agent_id: UUID | None, limit: int) -> Steps[list[
 
 
 def retried(settings: Settings, ids: Sequence[str | DeadLetter]) -> Steps[int]:
-    """Puts them back into the log, in the order in which they were first written; gives how many were there."""
-    return _each(settings, _places(settings, ids), lambda k, letter, _, n: letters.retry(k, letter, n))
+    """Puts them back into the log, in the order in which they were first written; gives how many were there.
+
+    What is of a life that was forgotten (a replica that was promoted can bring it back) stays where it is.
+    """
+    return _each(settings, _places(settings, ids), lambda k, letter, _, n: letters.retry(k, letter, n), _living)
 
 
 def dropped(settings: Settings, ids: Sequence[str | DeadLetter]) -> Steps[int]:
@@ -62,10 +67,31 @@ def dropped(settings: Settings, ids: Sequence[str | DeadLetter]) -> Steps[int]:
     return _each(settings, _places(settings, ids), letters.drop)
 
 
-def _each(settings: Settings, places: Sequence[tuple[ShardKeys, str]], act: Act) -> Steps[int]:
+def _living(letters: Sequence[DeadLetter]) -> Steps[list[DeadLetter]]:
+    """Those whose agents were not forgotten after they were written."""
+    tombstones = yield reads.tombstones({letter.agent_id for letter in letters if letter.agent_id is not None})
+    return [one for one in letters if one.agent_id not in tombstones or _stamp(one) > tombstones[one.agent_id]]
+
+
+def _stamp(letter: DeadLetter) -> int:
+    try:
+        return stamp_of(letter.entry)
+    except ValueError:
+        return 0
+
+
+def _each(
+    settings: Settings,
+    places: Sequence[tuple[ShardKeys, str]],
+    act: Act,
+    chosen: Callable[[Sequence[DeadLetter]], Steps[Sequence[DeadLetter]]] | None = None,
+) -> Steps[int]:
     there: list[tuple[ShardKeys, DeadLetter, Entry]] = []
     for keys, entry_id in places:
         there += [(keys, letters.letter_of(keys.shard, entry), entry) for entry in (yield letters.one(keys, entry_id))]
+    if chosen is not None:
+        kept = {letter.id for letter in (yield from chosen([letter for _, letter, _ in there]))}
+        there = [one for one in there if one[1].id in kept]
     done = 0
     for keys, letter, entry in sorted(there, key=lambda one: _written(one[1])):
         try:

@@ -49,6 +49,21 @@ def store(
     return stored  # type: ignore[no-any-return]
 
 
+def replace(
+    residency: Residency,
+    keys: AgentKeys,
+    memory_type: str,
+    key: str,
+    body: bytes,
+    level: Durability,
+    once: str | None = None,
+) -> Steps[StoredMemory | None]:
+    """Replaces a memory; None where there is none any more: who read it must not bring it back."""
+    call = calls.store_memory(keys, memory_type, key, body, None, how="replace", once=once)
+    stored = yield from insist(call, lambda: rehydrate(residency, keys, memory_type, key), level)
+    return stored  # type: ignore[no-any-return]
+
+
 def read(
     residency: Residency, keys: AgentKeys, memory_type: str, key: str, *, counted: bool
 ) -> Steps[StoredMemory | None]:

@@ -61,7 +61,10 @@ def start(
         failpoint("start_session.here")
         felt = yield from states.load(residency, keys)
         life = _Life(initial=_felt(felt), metadata=metadata)
-        stored = yield from _store(residency, keys, session_id, life, level, "start" if keyed else None)
+        body = _body(life)
+        once = _once("start", session_id) if keyed else None
+        stored = yield from memories.store(residency, keys, TYPE, str(session_id), body, None, level, once)
+        stored = yield from _as_it_is(residency, keys, session_id, stored, once)
     return _session(stored)
 
 
@@ -73,7 +76,7 @@ def end(residency: Residency, keys: AgentKeys, session_id: UUID, level: Durabili
     """
     stored = yield from memories.read(residency, keys, TYPE, str(session_id), counted=False)
     if stored is None:
-        raise InvalidInput("session_id", f"the agent has no session {session_id}")
+        raise _unknown(session_id)
     life = _life(stored)
     if life.last is not None:
         return _session(stored)
@@ -82,7 +85,7 @@ def end(residency: Residency, keys: AgentKeys, session_id: UUID, level: Durabili
         failpoint("end_session.away")
         felt = yield from states.load(residency, keys)
         life = msgspec.structs.replace(life, first=stored.stamp, final=_felt(felt))
-        stored = yield from _store(residency, keys, session_id, life, level, "end")
+        stored = yield from _replace(residency, keys, session_id, life, level, "end")
         failpoint("end_session.ended")
         life = _life(stored)
         if life.last is not None:
@@ -94,7 +97,7 @@ def end(residency: Residency, keys: AgentKeys, session_id: UUID, level: Durabili
     life = msgspec.structs.replace(
         life, last=stored.stamp, ended_us=ended_us, messages=messages, tokens=tokens, events=events
     )
-    stored = yield from _store(residency, keys, session_id, life, level, "totals")
+    stored = yield from _replace(residency, keys, session_id, life, level, "totals")
     return _session(stored)
 
 
@@ -104,16 +107,36 @@ def newest(residency: Residency, keys: AgentKeys, limit: int) -> Steps[list[Agen
     return [_session(stored) for stored in page]
 
 
-def _store(
-    residency: Residency, keys: AgentKeys, session_id: UUID, life: _Life, level: Durability, deed: str | None
+def _replace(
+    residency: Residency, keys: AgentKeys, session_id: UUID, life: _Life, level: Durability, deed: str
 ) -> Steps[StoredMemory]:
-    """Stores it; of several who do the same deed at once the first does, and all are given what that made of it."""
-    body, key = wire.pack(wire.MemoryBody(msgspec.to_builtins(life), _WORTH)), str(session_id)
-    once = deed and f"{deed} of session {key}"
-    stored = yield from memories.store(residency, keys, TYPE, key, body, None, level, once)
-    if once:
-        stored = (yield from memories.read(residency, keys, TYPE, key, counted=False)) or stored
-    return stored
+    """Stores what became of it, unless it is gone by now (its agent was forgotten)."""
+    once = _once(deed, session_id)
+    stored = yield from memories.replace(residency, keys, TYPE, str(session_id), _body(life), level, once)
+    if stored is None:
+        raise _unknown(session_id)
+    return (yield from _as_it_is(residency, keys, session_id, stored, once))
+
+
+def _as_it_is(
+    residency: Residency, keys: AgentKeys, session_id: UUID, stored: StoredMemory, once: str | None
+) -> Steps[StoredMemory]:
+    """Of several who do the same deed at once the first does, and all are given what that made of it."""
+    if once is None:
+        return stored
+    return (yield from memories.read(residency, keys, TYPE, str(session_id), counted=False)) or stored
+
+
+def _once(deed: str, session_id: UUID) -> str:
+    return f"{deed} of session {session_id}"
+
+
+def _body(life: _Life) -> bytes:
+    return wire.pack(wire.MemoryBody(msgspec.to_builtins(life), _WORTH))
+
+
+def _unknown(session_id: UUID) -> InvalidInput:
+    return InvalidInput("session_id", f"the agent has no session {session_id}")
 
 
 def _own_spans(residency: Residency, keys: AgentKeys, whole: Span) -> Steps[list[Span]]:

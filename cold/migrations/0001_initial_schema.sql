@@ -25,6 +25,15 @@ CREATE TABLE shards (
     flushed_at    timestamptz
 );
 
+-- One row an agent that was forgotten: nothing of it up to that stamp is there, whatever a row, a flush or a promoted replica
+-- may still hold. Readers and flushes look here; the row stays for good.
+CREATE TABLE forgotten (
+    agent_id uuid PRIMARY KEY,
+    shard    integer NOT NULL,
+    stamp    bigint NOT NULL,
+    at       timestamptz NOT NULL DEFAULT now()
+);
+
 -- One row an agent: exact totals, which outlive retention and are never counted by a scan.
 CREATE TABLE agents (
     agent_id           uuid PRIMARY KEY,

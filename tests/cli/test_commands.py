@@ -201,3 +201,17 @@ def test_dead_letters_are_chosen_one_way(run: Run, agent: UUID) -> None:
     for act in ("retry", "drop"):
         for words in ([], ["--all", "--shard", "1"], ["1:1-1", "--agent", str(agent)], ["nonsense"]):
             run("dead-letters", act, *words, code=2, stdin="y\n")
+
+
+def test_forget_asks_and_erases(run: Run, told: Told, agent: UUID) -> None:
+    run("import", "-", stdin=life(agent))
+    run("flush")
+    asked = run("forget", str(agent), code=1, stdin="n\n")
+    assert "2 messages and all else of it?" in asked.stderr
+    assert told("show", str(agent))["totals"]["total_messages"] == 2
+    report = told("forget", str(agent), "--yes")
+    assert (report["messages"], report["memories"], report["left"]) == (2, 1, 0)
+    assert "Nothing is known" in run("show", str(agent)).stdout
+    said = run("forget", str(agent), stdin="y\n").stdout
+    assert "is forgotten" in said
+    assert "looked again everywhere" in said

@@ -24,6 +24,7 @@ COMMANDS = {
     "export": ("export", "mira"),
     "evict": ("evict", "mira"),
     "rehydrate": ("rehydrate", "mira"),
+    "forget": ("forget", "mira", "--yes"),
     "import": ("import", "-"),
 }
 MESSAGE = '{"type": "message", "agent": "mira", "role": "user", "content": "hello"}'

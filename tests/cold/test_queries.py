@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -26,6 +27,7 @@ SPAN = {"parent": "emotional_events", "lowers": [NOON], "uppers": [LATER], "cuto
 SHARDS = {"shards": [1, 2], "stamps": [1, 2]}
 NUMBER = {"shards": 8}
 NOTHING: dict[str, Any] = {}
+DOOMED = {"through": 1, "since": NOON, "until": LATER, "memory_type": "", "key": "", "limit": 5}
 LEDGER = {"name": "0001_initial_schema", "checksum": "x"}
 
 # In an order in which they can run.
@@ -53,6 +55,10 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(["stage_messages", "stage_events", "stage_states", "stage_memories"], NOTHING),
     **dict.fromkeys(["clear_staged", "store_staged", "superseded_states", "superseded_memories"], NOTHING),
     "sweep_memories": {"now": NOON, "limit": 5},
+    "bury_agent": {"shard": 1, "flushed": 1},
+    "tombstones": {"agents": [AGENT]},
+    "partition_spans": {"parent": "conversation_messages"},
+    **dict.fromkeys(["raise_tombstone", "erase_state", "erase_memories", "erase_messages", "erase_events"], DOOMED),
     **dict.fromkeys(["hold_migrations", "ledger_exists", "ledger", "store_shards"], NOTHING),
     "sign_migration": LEDGER,
     **dict.fromkeys(["fix_shards", "add_shards"], NUMBER),
@@ -87,6 +93,14 @@ def test_every_look_into_a_partitioned_table_is_for_one_agent(name: str) -> None
     tables = ("conversation_messages", "emotional_events", "emotional_states", "memory_records")
     if any(f"FROM {table}" in sql for table in tables):
         assert "agent_id = %(agent)s" in sql
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_every_look_at_an_agents_rows_minds_its_tombstone(name: str) -> None:
+    sql = STATEMENTS[name].sql
+    looks = len(re.findall(r"FROM (?:conversation_messages|emotional_events|memory_records)\s+WHERE agent_id", sql))
+    if "DELETE FROM" not in sql:
+        assert sql.count("coalesce((SELECT buried.stamp FROM forgotten AS buried") == looks
 
 
 def test_a_bounded_page_looks_only_into_the_partitions_it_can_lie_in(

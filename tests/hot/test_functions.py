@@ -172,7 +172,8 @@ def test_an_amended_message_that_was_not_resident_stands_where_its_stamp_puts_it
     for gone in (first, third):
         server.command("LREM", keys.messages, 1, gone)
         amended = gone + b"\xc0"
-        assert server.fcall("amend_message", [keys.messages, keys.log], keys.agent.bytes, "", amended, b"x") == b"OK"
+        at = [keys.messages, keys.log, keys.forgotten]
+        assert server.fcall("amend_message", at, keys.agent.bytes, "", amended, b"x") == b"OK"
     elements = hot.run(calls.whole_history(keys.messages)).elements
     assert elements == [first + b"\xc0", second, third + b"\xc0"]
 

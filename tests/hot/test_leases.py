@@ -159,8 +159,9 @@ def test_a_rehydrated_memory_goes_when_it_expires_or_earlier(
     value = wire.pack(wire.MemoryBody("x", 0.5))
     head = wire._MEMORY.pack(b"P", 5, now + left * 1e6, 0, now, now, now)
     hot.run(calls.lease(keys.memory(MEMBER), "m", ONE, TTL))
-    at = [keys.memory(MEMBER), keys.memories]
-    assert server.fcall("offer_memory", at, ONE, int(TTL * 1000), MEMBER, head + value) == b"OK"
+    at = [keys.memory(MEMBER), keys.memories, keys.forgotten]
+    offered = (ONE, int(TTL * 1000), MEMBER, head + value, keys.agent.bytes)
+    assert server.fcall("offer_memory", at, *offered) == b"OK"
     assert expected * 1000 - 500 < server.ttl(keys.memory(MEMBER)) <= expected * 1000
 
 
@@ -170,7 +171,8 @@ def test_a_memory_that_expired_on_the_way_is_installed_as_absent(
     server.set_clock(1_700_000_000_000_000)
     head = wire._MEMORY.pack(b"P", 5, 1_700_000_000_000_000, 0, 0, 0, 0)
     hot.run(calls.lease(keys.memory(MEMBER), "m", ONE, TTL))
-    server.fcall("offer_memory", [keys.memory(MEMBER), keys.memories], ONE, 1000, MEMBER, head + b"x")
+    at = [keys.memory(MEMBER), keys.memories, keys.forgotten]
+    server.fcall("offer_memory", at, ONE, 1000, MEMBER, head + b"x", keys.agent.bytes)
     assert server.command("GET", keys.memory(MEMBER))[:1] == b"A"
 
 

@@ -51,7 +51,15 @@ def _list(keys: AgentKeys) -> list[str]:
 
 
 def _offered_memory(keys: AgentKeys) -> list[str]:
-    return [keys.memory("fact:x"), keys.memories]
+    return [keys.memory("fact:x"), keys.memories, keys.forgotten]
+
+
+def _every(keys: AgentKeys) -> list[str]:
+    return [*_kept(keys)[:4], keys.log, keys.accesses, keys.wanted, keys.forgotten]
+
+
+def _kept(keys: AgentKeys) -> list[str]:
+    return [keys.state, keys.messages, keys.events, keys.memories, keys.accesses]
 
 
 CASES: list[Case] = [
@@ -114,6 +122,7 @@ CASES: list[Case] = [
     ("offer_state", _one, (b"12345678", "1000", "absent"), "fields"),
     ("offer_memory", _offered_memory, (b"12345678", "0", "fact:x", "A"), "ttl"),
     ("offer_memory", _offered_memory, (b"12345678", "1000"), "value"),
+    ("offer_memory", _offered_memory, (b"12345678", "1000", "fact:x", "A", "x"), "agent"),
     ("offer_history", _list, (b"x" * 12, "x", "0", b"\0" * 8), "ttl"),
     ("offer_history", _list, (b"x" * 12, "1000", "x", b"\0" * 8), "from"),
     ("offer_history", _list, (b"x" * 12, "1000", "0", b"\0"), "from"),
@@ -121,6 +130,16 @@ CASES: list[Case] = [
     ("mark_clean", _clean, ("", "", "", "1000", "x"), "letters"),
     ("mark_clean", _clean, ("", "", "", "1000", "0", "z"), "item"),
     ("mark_clean", _clean, ("", "", "", "1000", "0", "s"), "item"),
+    ("forget", _every, ("x", "1-0"), "agent"),
+    ("forget", _every, (A, "1"), "stamp"),
+    ("forget", _every, (A, "1-0", "fact:x"), "members"),
+    ("erase_keys", _kept, ("x", "1-0", "0"), "agent"),
+    ("erase_keys", _kept, (A, "", "0"), "stamp"),
+    ("erase_keys", _kept, (A, "1-0", "x"), "moment"),
+    ("erase_keys", _kept, (A, "1-0", "0", "fact:x"), "members"),
+    ("erase_entries", _one, ("x", "1-0", "", "1", "1"), "agent"),
+    ("erase_entries", _one, (A, "x", "", "1", "1"), "stamp"),
+    ("erase_entries", _one, (A, "1-0", "", "0", "1"), "most"),
     ("want", _one, ("x",), "agent"),
 ]
 

@@ -66,6 +66,7 @@ CONTRACT = {
         "flush": "agent_id",
         "rehydrate": "agent_id",
         "evict": "agent_id",
+        "forget": "agent_id",
         "stats": "",
         "export": "agent_id",
         "import_": "records",
@@ -85,7 +86,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
 NAMES = """
 AgentSession AsyncMemoryPlugin BansheeError ColdStoreUnavailable ConfigurationError ConversationMessage
 ConversationStats CustomEvent Durability DurabilityUnavailable Emotion EmotionalEvent EmotionalEventRecord
-EmotionalState EvictReport FlushReport GoalProgress Health HotStoreFull HotStoreUnavailable ImportReport
+EmotionalState ErasureReport EvictReport FlushReport GoalProgress Health HotStoreFull HotStoreUnavailable ImportReport
 IncompatibleSchema InvalidInput MemoryPlugin MemoryRecall MemoryRecord NewMessage RehydrateReport Settings
 SocialInteraction Stats TaskCompleted ToolCallFailed TrendPoint UnexpectedEvent UserFeedback
 """
