@@ -23,7 +23,7 @@ from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import erasing
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.client import HotStore
-from banshee_memory.hot.erasing import MOST_MEMBERS, Dropped, Page
+from banshee_memory.hot.erasing import Dropped, Page
 from banshee_memory.hot.keys import AgentKeys, agent_keys, shard_keys
 from banshee_memory.records import ErasureReport
 from banshee_memory.settings import Settings
@@ -97,7 +97,7 @@ class Forgetting:
         count = 0
         for _ in range(_ROUNDS):
             known |= self._indexed(keys)
-            members = [known.pop() for _ in range(min(len(known), MOST_MEMBERS))]
+            members = [known.pop() for _ in range(min(len(known), erasing.MOST_MEMBERS))]
             dropped = self._hot.run(erasing.forget(keys, tombstone, members))
             count += dropped.gone
             if dropped.through is not None and not known:
@@ -135,8 +135,8 @@ class Forgetting:
                 yield "idempotency_keys", self._hot.run(erasing.drop_idempotency_fields(keys, page))
         failpoint("forget.idempotency_keys_erased")
         members = list(self._members(keys))
-        for first in range(0, max(len(members), 1), MOST_MEMBERS):
-            some = members[first : first + MOST_MEMBERS]
+        for first in range(0, max(len(members), 1), erasing.MOST_MEMBERS):
+            some = members[first : first + erasing.MOST_MEMBERS]
             yield "keys", self._hot.run(erasing.erase_keys(keys, dropped.through, dropped.at_us, some))
         failpoint("forget.keys_erased")
 

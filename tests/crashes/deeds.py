@@ -30,7 +30,7 @@ from banshee_memory import (
 from banshee_memory.cold import partitions
 from banshee_memory.cold.migrate import migrate
 from banshee_memory.failpoints import armed
-from banshee_memory.hot import calls, wire
+from banshee_memory.hot import calls, erasing, wire
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import STORE, agent_keys, shard_keys
 from banshee_memory.settings import MemoryPolicy
@@ -210,6 +210,20 @@ def maintain(life: Life) -> None:
     cold.sweep_memories(from_us(hot.run(calls.now())) + timedelta(hours=1))
 
 
+def forget(life: Life) -> None:
+    """Another agent of the same shard, half of whose life is not flushed, is forgotten."""
+    memory = life.memory
+    erasing.MOST_MEMBERS = 1
+    for placed in (memory.flush, lambda: None):
+        memory.conversations.save_message(life.ancestor, "user", "to be forgotten")
+        memory.emotions.save_event(life.ancestor, _happened(0), {Emotion.HOPE: STEP})
+        for key in ("one", "two", "three"):
+            memory.memories.store_memory(life.ancestor, "fact", key, key)
+        placed()
+    life.live()
+    memory.forget(life.ancestor)
+
+
 def migrate_fresh(life: Life) -> None:
     migrate(life.fresh_url, SETTINGS)
 
@@ -240,6 +254,7 @@ DEEDS: dict[str, Callable[[Life], None]] = {
         write_cold_by_task,
         import_lines,
         maintain,
+        forget,
         migrate_fresh,
     )
 }
