@@ -45,6 +45,7 @@ from banshee_memory.records import (
     UserFeedback,
 )
 from banshee_memory.settings import Durability, MemoryPolicy, Settings
+from banshee_memory.stamps import Receipt
 from banshee_memory.timeline import Contribution, Explanation, PastState
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ __all__ = [
     "NewMessage",
     "Pace",
     "PastState",
+    "Receipt",
     "RehydrateReport",
     "Settings",
     "SocialInteraction",

@@ -16,10 +16,10 @@ from banshee_memory.aio_stores import (
     AsyncSessionStore,
 )
 from banshee_memory.emotions import Emotion, EmotionalState
-from banshee_memory.errors import ColdStoreUnavailable
 from banshee_memory.failpoints import failpoint
+from banshee_memory.hot.aio_rounds import AsyncRounds
 from banshee_memory.hot.feed import Subscription
-from banshee_memory.operations import Operation, Operations, not_cold
+from banshee_memory.operations import Carried, Operation, Operations, check_carried
 from banshee_memory.plugin import MemoryPlugin
 from banshee_memory.records import (
     ConversationMessage,
@@ -36,6 +36,7 @@ from banshee_memory.records import (
     Stats,
 )
 from banshee_memory.settings import Settings
+from banshee_memory.stamps import Receipt
 from banshee_memory.tiering.seeding import seed
 from banshee_memory.tiering.steps import adrive
 
@@ -66,6 +67,7 @@ class AsyncMemoryPlugin:
         self.settings = self._sync.settings
         self._operations = Operations(self.settings)
         self._lock = asyncio.Lock()
+        self._rounds = AsyncRounds(self._carry)
         self._tiers: tuple[AsyncHotStore, AsyncColdStore] | None = None
         self.emotions = AsyncEmotionStore(self._run, self._operations, self._subscribe)
         self.conversations = AsyncConversationStore(self._run, self._operations)
@@ -162,6 +164,19 @@ class AsyncMemoryPlugin:
         """
         return await asyncio.to_thread(self._sync.forget, agent_id, progress=progress)
 
+    async def receipt(self, agent_id: UUID) -> Receipt:
+        """What `wait_cold` takes to wait for all that is acknowledged of the agent so far (and of its shard)."""
+        return await self._run(self._operations.receipt(agent_id))
+
+    async def wait_cold(self, receipt: Receipt, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Returns when all that the receipt stands for is committed in PostgreSQL, or is a dead letter.
+
+        It waits for whoever flushes, a daemon or a `flush()`, and does not flush itself. A store that is away may come
+        back within `timeout` seconds (None: `Settings.flush_timeout`); after that DurabilityUnavailable, with the
+        receipt to wait again. It cannot tell what a crash of Redis or a failover lost: `banshee doctor` tells of that.
+        """
+        await self._run(self._operations.wait_cold(receipt, timeout))
+
     async def health_check(self) -> Health:
         """Whether both stores answer, how fast, and what is wrong in words. A server that is down raises nothing."""
         return await asyncio.to_thread(self._sync.health_check)
@@ -220,10 +235,11 @@ class AsyncMemoryPlugin:
 
     async def _run(self, operation: Operation[T]) -> T:
         result = await adrive(operation.steps, *await self._open())
-        if operation.flush is not None:
+        if operation.due is not None:
             failpoint("write.hot_by_task")
-            try:
-                await self.flush(operation.flush)
-            except ColdStoreUnavailable as exc:
-                raise not_cold(result, exc) from exc
+            receipt = operation.due.receipt
+            check_carried(result, receipt, await self._rounds.wait(receipt.shard))
         return result
+
+    async def _carry(self, shards: frozenset[int]) -> Carried:
+        return await asyncio.to_thread(self._sync._carry, shards)

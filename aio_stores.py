@@ -207,7 +207,7 @@ class AsyncConversationStore:
             emotional_context=emotional_context,
             session_id=session_id,
         )
-        return (await self._run(self._operations.save_messages(agent_id, [message], durability, idempotency_key)))[0]
+        return await self._run(self._operations.save_message(agent_id, message, durability, idempotency_key))
 
     async def save_messages(
         self,

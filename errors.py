@@ -14,6 +14,11 @@ Errors of drivers never leave the package: each is raised `from` the driver's ow
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from banshee_memory.stamps import Receipt
+
 
 class BansheeError(Exception):
     """The root of the tree: `except BansheeError` catches all that this package raises on purpose."""
@@ -59,13 +64,16 @@ class DurabilityUnavailable(BansheeError):
 
     `applied` tells whether the write itself was done: False where the server can never give the level (nothing was
     sent), True where it did not confirm in time (the write is in Redis and will reach PostgreSQL by the next flush).
-    `result` is then what the call would have returned.
+    `result` is then what the call would have returned, and `receipt` what `wait_cold` takes.
     """
 
-    def __init__(self, message: str, *, applied: bool = False, result: object = None) -> None:
+    def __init__(
+        self, message: str, *, applied: bool = False, result: object = None, receipt: Receipt | None = None
+    ) -> None:
         super().__init__(message)
         self.applied = applied
         self.result = result
+        self.receipt = receipt
 
 
 def shown(value: object) -> str:

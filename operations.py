@@ -10,7 +10,14 @@ from uuid import UUID, uuid4, uuid5
 
 from banshee_memory import validation
 from banshee_memory.emotions import Absence, Emotion, EmotionalState, absence_text
-from banshee_memory.errors import ColdStoreUnavailable, DurabilityUnavailable, InvalidInput, shown
+from banshee_memory.errors import (
+    BansheeError,
+    ColdStoreUnavailable,
+    ConfigurationError,
+    DurabilityUnavailable,
+    InvalidInput,
+    shown,
+)
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.feed import Subscription
@@ -33,10 +40,11 @@ from banshee_memory.records import (
     memory_importance,
 )
 from banshee_memory.settings import Durability, MemoryPolicy, Settings
-from banshee_memory.stamps import fresh_nonce, keyed_nonce, record_id, to_us
-from banshee_memory.tiering import conversations, hindsight, histories, memories, sessions, states
+from banshee_memory.stamps import Receipt, fresh_nonce, keyed_nonce, record_id, to_us
+from banshee_memory.tiering import conversations, hindsight, histories, memories, receipts, sessions, states
 from banshee_memory.tiering.backpressure import slowed
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
+from banshee_memory.tiering.receipts import Due, completed
 from banshee_memory.tiering.residency import Residency
 from banshee_memory.tiering.steps import Steps
 from banshee_memory.timeline import Explanation, PastState
@@ -50,19 +58,34 @@ _WANTED_AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[T]):
-    """What to do, and whose records must be in PostgreSQL before it counts as done (None: nobody's)."""
+    """What to do, and what must be in PostgreSQL before it counts as done (None: nothing)."""
 
     steps: Steps[T]
-    flush: UUID | None = None
+    due: Due | None = None
 
 
-def not_cold(result: object, exc: ColdStoreUnavailable) -> DurabilityUnavailable:
-    """The error of a write that is in Redis but not in PostgreSQL, as COLD asked."""
+def not_cold(result: object, receipt: Receipt, exc: BansheeError) -> DurabilityUnavailable:
+    """The error of a write that is in Redis but not known to be in PostgreSQL, as COLD asked."""
     return DurabilityUnavailable(
-        f"The write is in Redis, but not in PostgreSQL: {exc} The next flush carries it there.",
+        f"The write is in Redis, but not known to be in PostgreSQL: {exc} The next flush carries it there.",
         applied=True,
         result=result,
+        receipt=receipt,
     )
+
+
+Carried = BansheeError | set[int]
+"""What a flush for waiting writers came to: why it failed, or the shards of which nothing can be carried."""
+
+
+def check_carried(result: object, receipt: Receipt, outcome: Carried | None) -> None:
+    """Raises what there is to say to a writer that waited for it. None: the flush was interrupted."""
+    if isinstance(outcome, set) and receipt.shard in outcome:
+        outcome = ConfigurationError(f"Nothing of shard {receipt.shard} can be carried: `banshee doctor` says why.")
+    if outcome is None:
+        outcome = ColdStoreUnavailable("The flush was interrupted.")
+    if isinstance(outcome, BansheeError):
+        raise not_cold(result, receipt, outcome) from outcome
 
 
 def _nonce(keys: AgentKeys, once: str | None, index: int = 0) -> bytes:
@@ -90,7 +113,12 @@ class Operations:
     def _writing(self, steps: Steps[T], keys: AgentKeys, level: Durability) -> Operation[T]:
         if self.settings.backlog_overflow == "slow":
             steps = slowed(steps, self.settings.backlog_wait)
-        return Operation(steps, keys.agent if level is Durability.COLD else None)
+        if level is Durability.HOT:
+            return Operation(steps)
+        if level is not Durability.COLD:
+            return Operation(completed(steps))
+        due = Due(keys)
+        return Operation(due.noted(steps), due)
 
     # --- emotions ---
 
@@ -212,6 +240,18 @@ class Operations:
 
     # --- conversations ---
 
+    def save_message(
+        self, agent_id: UUID, message: NewMessage, durability: Durability | None, idempotency_key: str | None = None
+    ) -> Operation[UUID]:
+        """Appends a message."""
+        keys, level = self._keys(agent_id), self._level(durability)
+
+        def steps() -> Steps[UUID]:
+            return (yield from append)[0]
+
+        append = self._append(keys, [message], level, idempotency_key)
+        return self._writing(steps(), keys, level)
+
     def save_messages(
         self,
         agent_id: UUID,
@@ -223,6 +263,11 @@ class Operations:
         keys, level = self._keys(agent_id), self._level(durability)
         if not isinstance(messages, Sequence) or len(messages) > self.settings.max_batch:
             raise InvalidInput("messages", f"must be a sequence of at most {self.settings.max_batch} NewMessage")
+        return self._writing(self._append(keys, messages, level, idempotency_key), keys, level)
+
+    def _append(
+        self, keys: AgentKeys, messages: Sequence[NewMessage], level: Durability, idempotency_key: str | None
+    ) -> Steps[list[UUID]]:
         once = validation.idempotency_key(idempotency_key)
         nonces = [_nonce(keys, once, index) for index in range(len(messages))]
         packed = [self._message(message, nonce) for message, nonce in zip(messages, nonces, strict=True)]
@@ -235,7 +280,7 @@ class Operations:
                 raise InvalidInput("idempotency_key", f"{once!r} was used for {len(places)} messages before")
             return [record_id(stamp, nonce, at) for (at, stamp), nonce in zip(places, nonces, strict=True)]
 
-        return self._writing(steps(), keys, level)
+        return steps()
 
     def _message(self, message: NewMessage, nonce: bytes) -> tuple[int | None, bool, bytes]:
         settings = self.settings
@@ -411,6 +456,21 @@ class Operations:
         return Operation(sessions.newest(self.residency, keys, limit))
 
     # --- tiers ---
+
+    def receipt(self, agent_id: UUID) -> Operation[Receipt]:
+        """For all that is acknowledged of the agent so far."""
+        return Operation(receipts.receipt(self._keys(agent_id)))
+
+    def wait_cold(self, receipt: Receipt, timeout: float | None) -> Operation[None]:
+        """Waits until PostgreSQL has it."""
+        shards = self.settings.shards
+        if not isinstance(receipt, Receipt) or not 0 <= receipt.shard < shards:
+            raise InvalidInput("receipt", f"{shown(receipt)} is no Receipt of a store with {shards} shards")
+        if timeout is None:
+            timeout = self.settings.flush_timeout
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+            raise InvalidInput("timeout", f"{shown(timeout)} is not a number of seconds")
+        return Operation(receipts.wait_cold(receipt, timeout))
 
     def rehydrate(self, agent_id: UUID) -> Operation[RehydrateReport]:
         """Brings an agent into Redis: its state, the end of its histories, its worthiest memories."""

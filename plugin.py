@@ -11,10 +11,11 @@ from uuid import UUID
 from banshee_memory import validation
 from banshee_memory.connections import Connections
 from banshee_memory.emotions import Emotion, EmotionalState
-from banshee_memory.errors import ColdStoreUnavailable
+from banshee_memory.errors import BansheeError
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot.feed import Subscription
-from banshee_memory.operations import Operation, Operations, not_cold
+from banshee_memory.hot.rounds import Rounds
+from banshee_memory.operations import Carried, Operation, Operations, check_carried
 from banshee_memory.records import (
     ConversationMessage,
     EmotionalEvent,
@@ -30,6 +31,7 @@ from banshee_memory.records import (
     Stats,
 )
 from banshee_memory.settings import Settings, settings_from
+from banshee_memory.stamps import Receipt
 from banshee_memory.stores import ConversationStore, DeadLetters, EmotionStore, MemoryManager, SessionStore
 from banshee_memory.tiering.backpressure import emptied
 from banshee_memory.tiering.seeding import seed
@@ -70,6 +72,7 @@ class MemoryPlugin:
         self._connections = Connections(redis_url, database_url, self.settings)
         self._operations = Operations(self.settings)
         self._lock = threading.Lock()
+        self._rounds = Rounds(self._carry)
         self._tiers: tuple[HotStore, ColdStore] | None = None
         self.emotions = EmotionStore(self._run, self._operations, self._subscribe)
         self.conversations = ConversationStore(self._run, self._operations)
@@ -166,6 +169,19 @@ class MemoryPlugin:
 
         return Forgetting(self.settings, *self._open(), progress).forget(validation.agent(agent_id))
 
+    def receipt(self, agent_id: UUID) -> Receipt:
+        """What `wait_cold` takes to wait for all that is acknowledged of the agent so far (and of its shard)."""
+        return self._run(self._operations.receipt(agent_id))
+
+    def wait_cold(self, receipt: Receipt, timeout: float | None = None) -> None:
+        """Returns when all that the receipt stands for is committed in PostgreSQL, or is a dead letter.
+
+        It waits for whoever flushes, a daemon or a `flush()`, and does not flush itself. A store that is away may come
+        back within `timeout` seconds (None: `Settings.flush_timeout`); after that DurabilityUnavailable, with the
+        receipt to wait again. It cannot tell what a crash of Redis or a failover lost: `banshee doctor` tells of that.
+        """
+        self._run(self._operations.wait_cold(receipt, timeout))
+
     def health_check(self) -> Health:
         """Whether both stores answer, how fast, and what is wrong in words. A server that is down raises nothing."""
         from banshee_memory.tiering.report import health
@@ -233,18 +249,24 @@ class MemoryPlugin:
 
     def _run(self, operation: Operation[T]) -> T:
         result = drive(operation.steps, *self._open())
-        if operation.flush is not None:
+        if operation.due is not None:
             failpoint("write.hot")
-            try:
-                self.flush(operation.flush)
-            except ColdStoreUnavailable as exc:
-                raise not_cold(result, exc) from exc
+            receipt = operation.due.receipt
+            check_carried(result, receipt, self._rounds.wait(receipt.shard))
         return result
+
+    def _carry(self, shards: frozenset[int]) -> Carried:
+        """A flush for all that wrote to these shards and wait for PostgreSQL."""
+        try:
+            return self._drain().flush_shards(sorted(shards))[1]
+        except BansheeError as exc:
+            return exc
 
     def _run_together(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         # An import is its own backlog: at the limit it carries that itself, as nobody else might.
         steps = [emptied(operation.steps, self.flush) for operation in operations]
         results = drive_together(steps, *self._open())
-        for agent_id in {operation.flush for operation in operations} - {None}:
-            self.flush(agent_id)
+        due = {operation.due.receipt.shard for operation in operations if operation.due is not None}
+        if due:
+            self._drain().flush_shards(sorted(due))
         return results

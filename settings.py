@@ -19,7 +19,7 @@ class Durability(enum.StrEnum):
     HOT = "hot"
     """Redis has it; what a crash of Redis can lose is said by its own append-only settings."""
     SYNCED = "synced"
-    """It is on Redis's disk (WAITAOF)."""
+    """It is on Redis's disk (WAITAOF). Some say so a second early, but for `appendfsync always`."""
     REPLICATED = "replicated"
     """`Settings.replicas` replicas of Redis have it (WAIT)."""
     COLD = "cold"

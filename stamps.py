@@ -12,7 +12,21 @@ import os
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import msgspec
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What `wait_cold` waits for: that PostgreSQL has all that this shard took up to a stamp (0: it has it already).
+
+    As JSON or MessagePack (`msgspec`) it can be handed to another process.
+    """
+
+    shard: int
+    stamp: int
+
+
 _VERSION_7 = 0x7 << 76
 _SEQ = 0xFFFF
 

@@ -207,7 +207,7 @@ class ConversationStore:
             emotional_context=emotional_context,
             session_id=session_id,
         )
-        return self._run(self._operations.save_messages(agent_id, [message], durability, idempotency_key))[0]
+        return self._run(self._operations.save_message(agent_id, message, durability, idempotency_key))
 
     def save_messages(
         self,

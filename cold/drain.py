@@ -234,9 +234,10 @@ def _commit(connection: BoundedConnection) -> None:
     try:
         connection.execute("COMMIT")
     except psycopg.OperationalError as exc:
+        said = " ".join(str(exc).split())
         raise ColdStoreUnavailable(
-            f"the connection to PostgreSQL was lost during COMMIT, so the flush was stored or was not ({exc}): "
-            "flushing again is safe"
+            f"The connection to PostgreSQL was lost during COMMIT, so the flush was stored or was not ({said}). "
+            "Flushing again is safe."
         ) from exc
 
 

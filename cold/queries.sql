@@ -238,6 +238,10 @@ FROM (
                            WHERE stamp BETWEEN first AND last)))
 ) AS happened;
 
+-- name: shard_stamp
+-- Up to which stamp one shard was flushed.
+SELECT flushed_stamp FROM shards WHERE shard = %(shard)s;
+
 -- name: agents
 -- The agents that were ever flushed, by id.
 SELECT agent_id

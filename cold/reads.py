@@ -203,6 +203,11 @@ def tombstones(agents: Collection[UUID]) -> Query[dict[UUID, int]]:
     return Query("tombstones", {"agents": list(agents)}, lambda rows: dict(map(tuple, rows)))
 
 
+def shard_stamp(shard: int) -> Query[int]:
+    """Up to which stamp a shard was flushed."""
+    return Query("shard_stamp", {"shard": shard}, lambda rows: int(rows[0][0]))
+
+
 def agents(after: UUID | None, limit: int) -> Query[list[UUID]]:
     """The agents that were ever flushed, in the order of their ids, after that one."""
     params = {"after": after or _NO_ID, "limit": limit}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, faults, greeting, library
+from banshee_memory.hot.aio_rounds import AsyncRounds
 from banshee_memory.hot.calls import Argument, Call
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.location import options, where
@@ -36,6 +38,7 @@ class AsyncHotStore:
         self._waiting_lock = asyncio.Lock()
         self._pooled: aioredis.Redis | None = None
         self._waiting: aioredis.Redis | None = None
+        self._rounds = {level: AsyncRounds(partial(self._round, level)) for level in Durability}
         self._offered: set[Durability] = set()
         self.on_unseeded: Callable[[], Awaitable[None]] | None = None
         """Seeds the logs; only who knows PostgreSQL can."""
@@ -66,17 +69,31 @@ class AsyncHotStore:
     async def run_durably(self, call: Call[T], level: Durability) -> T:
         """One write that is SYNCED or REPLICATED when this returns; else DurabilityUnavailable says how far it came.
 
-        WAITAOF and WAIT speak of the writes of their own connection and hold it up, so these have one for themselves.
+        Those who write at the same time wait together.
         """
-        await self._client()
-        async with self._waiting_lock:
-            client = self._waiting = self._waiting or self._connect(single_connection_client=True)
-            await self._check_can_give(client, level)
-            result = call.decode(await self._send(client, call))
-            reply = await self._ask(client, *greeting.waiting(level, self._settings))
-        if not greeting.confirmed(level, self._settings, reply):
-            raise greeting.unconfirmed(level, self._settings, result)
-        return result
+        await self._check_can_give(await self._client(), level)
+        result, receipt = await self.run_all([call, calls.receipt_beside(call)])
+        if result is not calls.MISS:
+            outcome = await self._rounds[level].wait(receipt.shard)
+            if outcome is not True:
+                raise greeting.unconfirmed(level, self._settings, result, receipt) from outcome
+        return result  # type: ignore[no-any-return]
+
+    async def _round(self, level: Durability, _shards: frozenset[int]) -> Literal[True] | BansheeError:
+        """Whether all that was written before this is as safe as that; else why it is not known.
+
+        WAITAOF and WAIT speak of the writes of their own connection and hold it up, so it does nothing else.
+        """
+        try:
+            async with self._waiting_lock:
+                client = self._waiting = self._waiting or self._connect(single_connection_client=True)
+                await self._send(client, calls.barrier())
+                reply = await self._ask(client, *greeting.waiting(level, self._settings))
+        except BansheeError as exc:
+            return exc
+        if greeting.confirmed(level, self._settings, reply):
+            return True
+        return HotStoreUnavailable(f"Redis at {self._where} answered {reply} when the time was up")
 
     async def info(self) -> dict[str, str]:
         """INFO, for reports."""

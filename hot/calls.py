@@ -14,9 +14,9 @@ from uuid import UUID
 
 from banshee_memory.emotions import Emotion, EmotionalState, StoredState
 from banshee_memory.hot import wire
-from banshee_memory.hot.keys import STORE, AgentKeys, ShardKeys, member_of
+from banshee_memory.hot.keys import BARRIER, STORE, AgentKeys, ShardKeys, member_of, shard_in
 from banshee_memory.records import Pace, StoredMemory
-from banshee_memory.stamps import entry_id_of, stamp_of, to_us
+from banshee_memory.stamps import Receipt, entry_id_of, stamp_of, to_us
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
@@ -436,7 +436,28 @@ class LogSize(NamedTuple):
 
 def log_size(keys: ShardKeys) -> Call[LogSize]:
     """How full a log is, and what went through it."""
-    return _read("backlog", (keys.log,), lambda reply: LogSize(*map(int, reply)))
+    return _read("backlog", (keys.log,), lambda reply: LogSize(*map(int, reply[:3])))
+
+
+def receipt(log: str) -> Call[Receipt]:
+    """A receipt for all that this log took so far."""
+
+    def decode(reply: Any) -> Receipt:
+        waiting, _, _, last = reply
+        return Receipt(shard_in(log), stamp_of(last) if int(waiting) else 0)
+
+    return _read("backlog", (log,), decode)
+
+
+def receipt_beside(call: Call[Any]) -> Call[Receipt]:
+    """The receipt for a call that appends to a log: to be asked for right after it, in the same round trip."""
+    count = int(call.command[2])
+    return receipt(next(key for key in map(str, call.command[3 : 3 + count]) if key.endswith(":log")))
+
+
+def barrier() -> Call[bool]:
+    """A write that does nothing else, for what waits for the writes of its own connection."""
+    return _fcall("barrier", (BARRIER,), (), _accepted)
 
 
 def accessed(keys: ShardKeys, count: int) -> Call[list[bytes]]:

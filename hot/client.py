@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
@@ -13,6 +14,7 @@ from banshee_memory.hot import calls, faults, greeting, library
 from banshee_memory.hot.calls import Argument, Call
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.location import options, where
+from banshee_memory.hot.rounds import Rounds
 from banshee_memory.records import EmotionalEventRecord
 from banshee_memory.settings import Durability, Settings
 
@@ -36,6 +38,7 @@ class HotStore:
         self._waiting_lock = threading.Lock()
         self._pooled: redis.Redis | None = None
         self._waiting: redis.Redis | None = None
+        self._rounds = {level: Rounds(partial(self._round, level)) for level in Durability}
         self._offered: set[Durability] = set()
         self.on_unseeded: Callable[[], None] | None = None
         """Seeds the logs; only who knows PostgreSQL can."""
@@ -74,17 +77,31 @@ class HotStore:
     def run_durably(self, call: Call[T], level: Durability) -> T:
         """One write that is SYNCED or REPLICATED when this returns; else DurabilityUnavailable says how far it came.
 
-        WAITAOF and WAIT speak of the writes of their own connection and hold it up, so these have one for themselves.
+        Those who write at the same time wait together.
         """
-        self._client()
-        with self._waiting_lock:
-            client = self._waiting = self._waiting or self._connect(single_connection_client=True)
-            self._check_can_give(client, level)
-            result = call.decode(self._send(client, call))
-            reply = self._ask(client, *greeting.waiting(level, self._settings))
-        if not greeting.confirmed(level, self._settings, reply):
-            raise greeting.unconfirmed(level, self._settings, result)
-        return result
+        self._check_can_give(self._client(), level)
+        result, receipt = self.run_all([call, calls.receipt_beside(call)])
+        if result is not calls.MISS:
+            outcome = self._rounds[level].wait(receipt.shard)
+            if outcome is not True:
+                raise greeting.unconfirmed(level, self._settings, result, receipt) from outcome
+        return result  # type: ignore[no-any-return]
+
+    def _round(self, level: Durability, _shards: frozenset[int]) -> Literal[True] | BansheeError:
+        """Whether all that was written before this is as safe as that; else why it is not known.
+
+        WAITAOF and WAIT speak of the writes of their own connection and hold it up, so it does nothing else.
+        """
+        try:
+            with self._waiting_lock:
+                client = self._waiting = self._waiting or self._connect(single_connection_client=True)
+                self._send(client, calls.barrier())
+                reply = self._ask(client, *greeting.waiting(level, self._settings))
+        except BansheeError as exc:
+            return exc
+        if greeting.confirmed(level, self._settings, reply):
+            return True
+        return HotStoreUnavailable(f"Redis at {self._where} answered {reply} when the time was up")
 
     def info(self) -> dict[str, str]:
         """INFO, for reports."""

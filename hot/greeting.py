@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from banshee_memory.errors import BansheeError, ConfigurationError, DurabilityUnavailable
+from banshee_memory.errors import ConfigurationError, DurabilityUnavailable
 from banshee_memory.hot.calls import Argument
 from banshee_memory.settings import Durability, Settings
+from banshee_memory.stamps import Receipt
 
 Info = Mapping[str, str]
 
@@ -66,11 +67,12 @@ def confirmed(level: Durability, settings: Settings, reply: Any) -> bool:
     return int(reply) >= settings.replicas
 
 
-def unconfirmed(level: Durability, settings: Settings, result: object) -> BansheeError:
+def unconfirmed(level: Durability, settings: Settings, result: object, receipt: Receipt) -> DurabilityUnavailable:
     """The error of a write that is applied and not confirmed in time."""
     return DurabilityUnavailable(
-        f"The write is in Redis, but not {level.value} within {settings.durability_timeout:g} s "
+        f"The write is in Redis, but not known to be {level.value} within {settings.durability_timeout:g} s "
         "(Settings.durability_timeout); the next flush carries it to PostgreSQL all the same.",
         applied=True,
         result=result,
+        receipt=receipt,
     )

@@ -8,11 +8,18 @@ from uuid import UUID
 PREFIX = "banshee:"
 STORE = PREFIX + "store"
 """A hash of what was fixed when the store was first used."""
+BARRIER = PREFIX + "barrier"
+"""Written before each wait for the disk or for replicas; holds nothing."""
 
 
 def shard_of(agent_id: UUID, shards: int) -> int:
     """The shard of an agent: the last four bytes of its id as a big-endian number, modulo the number of shards."""
     return (agent_id.int & 0xFFFFFFFF) % shards
+
+
+def shard_in(key: str) -> int:
+    """The shard that a key belongs to."""
+    return int(key[key.index("{") + 1 : key.index("}")])
 
 
 class ShardKeys(NamedTuple):

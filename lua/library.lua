@@ -109,18 +109,29 @@ redis.register_function {
 
 -- banshee1_backlog: how full a log is, and what went through it.
 --   KEYS   log         ARGV  none
---   reply  [entries that wait, entries that it ever took, at how many it takes no more (0: never)]
+--   reply  [entries that wait, entries that it ever took, at how many it takes no more (0: never), its last id]
 redis.register_function {
   function_name = 'banshee1_backlog',
   callback = function(KEYS)
-    if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0, BACKLOG } end
-    local info, added = redis.call('XINFO', 'STREAM', KEYS[1]), 0
-    for i = 1, #info, 2 do
-      if info[i] == 'entries-added' then added = info[i + 1] end
-    end
-    return { redis.call('XLEN', KEYS[1]), added, BACKLOG }
+    if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0, BACKLOG, '0-0' } end
+    local flat, info = redis.call('XINFO', 'STREAM', KEYS[1]), {}
+    for i = 1, #flat, 2 do info[flat[i]] = flat[i + 1] end
+    return { info['length'], info['entries-added'], BACKLOG, info['last-generated-id'] }
   end,
   flags = { 'no-writes', 'allow-oom' },
+}
+
+-- banshee1_barrier: a write that does nothing else. WAITAOF and WAIT speak of the writes of their own connection; behind
+-- this one they speak of all that came before it.
+--   KEYS   the barrier (any key of its own)        ARGV  none
+--   reply  OK
+redis.register_function {
+  function_name = 'banshee1_barrier',
+  callback = function(KEYS)
+    redis.call('SET', KEYS[1], '')
+    return OK
+  end,
+  flags = { 'allow-oom' },
 }
 
 redis.register_function {

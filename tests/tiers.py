@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from banshee_memory.cold.client import ColdStore
-from banshee_memory.errors import BansheeError, HotStoreFull
+from banshee_memory.errors import HotStoreFull
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys, agent_keys
@@ -17,7 +17,7 @@ from banshee_memory.settings import Settings
 from banshee_memory.stores import ConversationStore, DeadLetters, EmotionStore, MemoryManager, SessionStore
 from banshee_memory.tiering.drain import Drain
 from banshee_memory.tiering.seeding import seed
-from banshee_memory.tiering.steps import Steps, drive
+from banshee_memory.tiering.steps import Steps, drive, relayed
 
 T = TypeVar("T")
 Action = Callable[[], object]
@@ -69,21 +69,6 @@ class Tiers:
         """Closes both."""
         self.hot.close()
         self.cold.close()
-
-
-def relayed(steps: Steps[T], answer: Callable[[Any], Steps[Any]]) -> Steps[T]:
-    """The same steps, each of them answered by what `answer` makes of it."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                result = yield from answer(step)
-            except BansheeError as exc:
-                step = steps.throw(exc)
-            else:
-                step = steps.send(result)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
 
 
 def intruded(steps: Steps[T], at: int, action: Action) -> Steps[T]:

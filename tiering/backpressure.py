@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from banshee_memory.errors import BansheeError
 from banshee_memory.hot.faults import BacklogFull
-from banshee_memory.tiering.steps import Pause, Steps
+from banshee_memory.tiering.steps import Pause, Step, Steps, relayed
 
 T = TypeVar("T")
 Relief = Callable[[BacklogFull], Steps[None]]
@@ -47,18 +46,11 @@ def emptied(steps: Steps[T], flush: Callable[[], object]) -> Steps[T]:
 
 
 def _relieved(steps: Steps[T], relief: Relief) -> Steps[T]:
-    try:
-        step = next(steps)
+    def answer(step: Step) -> Steps[Any]:
         while True:
             try:
-                try:
-                    result = yield step
-                except BacklogFull as refusal:
-                    yield from relief(refusal)
-                    continue
-            except BansheeError as exc:
-                step = steps.throw(exc)
-            else:
-                step = steps.send(result)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
+                return (yield step)
+            except BacklogFull as refusal:
+                yield from relief(refusal)
+
+    return relayed(steps, answer)

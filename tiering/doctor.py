@@ -119,7 +119,10 @@ def _append_only(info: dict[str, str], hot: HotStore) -> Check:
         return Check(name, "note", "on; how often it is synced, this server does not tell")
     if told.get("no-appendfsync-on-rewrite") == "yes":
         return Check(name, "note", "on, not synced while it is rewritten: a crash can lose up to 30 s of writes")
-    lost = {"always": "a crash loses nothing", "everysec": "a crash can lose up to 2 s of writes"}
+    lost = {
+        "always": "a crash loses nothing",
+        "everysec": "a crash can lose up to 2 s of writes, and SYNCED may be told a second early",
+    }
     policy = told.get("appendfsync", "")
     return Check(name, "ok", f"on, synced {policy}: {lost.get(policy, 'a crash can lose up to 30 s of writes')}")
 

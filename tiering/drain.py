@@ -48,7 +48,17 @@ class Drain:
 
         ColdStoreUnavailable if that takes longer than `Settings.flush_timeout`; what was carried until then is safe.
         """
-        shards = self.waiting() if agent_id is None else [shard_of(agent_id, self._settings.shards)]
+        if agent_id is None:
+            return self.flush_shards(self.waiting())[0]
+        shard = shard_of(agent_id, self._settings.shards)
+        report, left_out = self.flush_shards([shard])
+        if left_out:
+            raise ConfigurationError(f"Nothing of shard {shard} can be carried: `banshee doctor` says why.")
+        return report
+
+    def flush_shards(self, shards: Sequence[int]) -> tuple[FlushReport, set[int]]:
+        """The same of these shards; gives also those of which nothing can be carried."""
+        left_out: set[int] = set()
         targets = self._newest(shards)
         deadline = time.monotonic() + self._settings.flush_timeout
         report, started = FlushReport(), time.monotonic()
@@ -61,10 +71,9 @@ class Drain:
                 )
             part, loads = self.carry(shards, wait=left)
             report += part
-            if agent_id is not None and any(load.is_left_out for load in loads.values()):
-                raise ConfigurationError(f"Nothing of shard {shards[0]} can be carried: `banshee doctor` says why.")
+            left_out |= {shard for shard, load in loads.items() if load.is_left_out}
             shards = [s for s in shards if self._is_behind(loads.get(s), targets[s])]
-        return report + FlushReport(seconds=time.monotonic() - started)
+        return report + FlushReport(seconds=time.monotonic() - started), left_out
 
     def sweep(self) -> FlushReport:
         """One pass over all that waits, leaving out the shards that somebody else is flushing."""

@@ -6,10 +6,10 @@ to PostgreSQL, a pause) and is sent the result, or is thrown the error. The driv
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from banshee_memory.cold.reads import Query
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Durably:
-    """A write that must be SYNCED or REPLICATED."""
+    """A write that must be safer than HOT. COLD is HOT and then a flush, which the plugin adds."""
 
     call: Call[Any]
     level: Durability
@@ -46,8 +46,23 @@ Steps = Generator[Step, Any, T]
 
 
 def write(call: Call[Any], level: Durability) -> Step:
-    """The step of a write. COLD is HOT and then a flush, which the plugin adds."""
-    return Durably(call, level) if level in (Durability.SYNCED, Durability.REPLICATED) else call
+    """The step of a write."""
+    return call if level is Durability.HOT else Durably(call, level)
+
+
+def relayed(steps: Steps[T], answer: Callable[[Step], Steps[Any]]) -> Steps[T]:
+    """The same steps, each of them answered by what `answer` makes of it."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = yield from answer(step)
+            except BansheeError as exc:
+                step = steps.throw(exc)
+            else:
+                step = steps.send(result)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
 
 
 def drive(steps: Steps[T], hot: HotStore, cold: ColdStore) -> T:
@@ -84,12 +99,19 @@ def drive_together(many: Sequence[Steps[Any]], hot: HotStore, cold: ColdStore) -
     """
     lanes = [_Lane(steps) for steps in many]
     while waiting := [lane for lane in lanes if lane.step is not None]:
-        asked = [lane.step for lane in waiting if isinstance(lane.step, Call)]
-        replies = iter(hot.try_all(asked))
+        replies = iter(hot.try_all([call for lane in waiting for call in lane.calls]))
         failpoint("together.asked")
         for lane in waiting:
-            lane.answer(next(replies) if isinstance(lane.step, Call) else _tried(lane.step, hot, cold))
+            own = list(islice(replies, len(lane.calls)))
+            lane.answer(_as_asked(lane.step, own) if own else _tried(lane.step, hot, cold))
     return [lane.result for lane in lanes]
+
+
+def _as_asked(step: Step, replies: list[Any]) -> Any:
+    """The reply to a call; of several all replies, or the first error."""
+    if isinstance(step, Call):
+        return replies[0]
+    return next((reply for reply in replies if isinstance(reply, BansheeError)), replies)
 
 
 def _tried(step: Step, hot: HotStore, cold: ColdStore) -> Any:
@@ -108,6 +130,13 @@ class _Lane:
         self.result: Any = None
         self._steps = steps
         self._move(lambda: next(steps))
+
+    @property
+    def calls(self) -> Sequence[Call[Any]]:
+        """What it asks of Redis now."""
+        if isinstance(self.step, Call):
+            return [self.step]
+        return self.step if isinstance(self.step, list) else []
 
     def answer(self, reply: Any) -> None:
         """Goes on to the next step."""
@@ -146,5 +175,7 @@ async def _ado(step: Step, hot: AsyncHotStore, cold: AsyncColdStore) -> Any:
     if isinstance(step, Durably):
         return await hot.run_durably(step.call, step.level)
     if isinstance(step, Pause):
+        import asyncio  # not for those who use threads: it takes its time
+
         return await asyncio.sleep(step.seconds)
     return await hot.run_all(step)

@@ -10,8 +10,8 @@ import pytest
 
 from banshee_memory import CustomEvent, Emotion, EmotionalState, InvalidInput, MemoryPlugin, Settings
 from banshee_memory.hot.calls import Call
-from banshee_memory.tiering.steps import Steps
-from tests.tiers import Tiers, relayed
+from banshee_memory.tiering.steps import Steps, relayed
+from tests.tiers import Tiers
 
 EVENT = CustomEvent(event_type="x")
 STEADY = dict.fromkeys(Emotion, 0.0)

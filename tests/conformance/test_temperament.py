@@ -16,9 +16,9 @@ from banshee_memory.errors import ColdStoreUnavailable
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.calls import Call
 from banshee_memory.stamps import from_us
-from banshee_memory.tiering.steps import Steps
+from banshee_memory.tiering.steps import Steps, relayed
 from tests.own_servers import CLOCK_KEY
-from tests.tiers import Tiers, relayed
+from tests.tiers import Tiers
 
 NOW = 1_700_000_000_000_000
 TEN_YEARS = 315_576_000_000_000

@@ -27,6 +27,7 @@ from banshee_memory import (
     errors,
     records,
     settings,
+    stamps,
     stores,
     timeline,
 )
@@ -100,7 +101,7 @@ def page() -> str:
         "Events": [name for name in _names(records) if is_event(name)],
         "Records": [name for name in _names(records) if not is_event(name) and not is_report(name)],
         "Reports": [name for name in _names(records) if is_report(name)],
-        "Settings and durability": _names(settings),
+        "Settings and durability": _names(settings) + _names(stamps),
         "Errors": _names(errors),
     }
     for title, names in groups.items():
