@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
@@ -26,13 +26,14 @@ from banshee_memory import (
     MemoryRecord,
     NewMessage,
 )
-from banshee_memory.emotions import Absence, StoredState, arousal_of, valence_of
+from banshee_memory.emotions import Absence, StoredState
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.calls import Call
 from banshee_memory.stamps import from_us, to_us
 from tests.clients import awaited
 from tests.own_servers import CLOCK_KEY
-from tests.tiering.model import FLOOR, Agent, Happened, Known, Said, Stretch
+from tests.tiering.comparing import check_event, check_memory, check_messages, check_session, close
+from tests.tiering.model import FLOOR, Agent, Said
 from tests.tiers import Tiers
 
 T = TypeVar("T")
@@ -76,15 +77,6 @@ def world(own_urls: tuple[str, str], tiers: Tiers) -> Iterator[World]:
         yield World((plugin, awaited(twin, runner)), tiers)
         runner.run(twin.aclose())
     tiers.hot.run(Call(("DEL", CLOCK_KEY), int))
-
-
-def close(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> bool:
-    """Equal to 1e-9; what is within that of the floor may be gone for one and not for the other."""
-    for key in ours.keys() | theirs.keys():
-        low, high = sorted((ours.get(key, 0.0), theirs.get(key, 0.0)))
-        if high - low > 1e-9 and not (low == 0.0 and high < FLOOR + 1e-9):
-            return False
-    return True
 
 
 class Lives(RuleBasedStateMachine):
@@ -231,27 +223,14 @@ class Lives(RuleBasedStateMachine):
         assert occurred in (None, record.occurred_at)
         place = to_us(record.occurred_at)
         model = self.models[a].happen(EVENT, named, mode, self.now - ago, place, self.now, session)
-        self.check_event(record, model)
-
-    def check_event(self, record: EmotionalEventRecord, model: Happened) -> None:
-        assert (to_us(record.occurred_at), record.event) == (model.at, model.event)
-        assert record.resulting_emotions == model.named
-        measured = dict(enumerate((record.intensity, record.intensity_delta)))
-        after, before = sum(model.after.values()), sum(model.before.values())
-        assert close({k: abs(v) for k, v in measured.items()}, {0: after, 1: abs(after - before)})
-        if after > 2 * FLOOR and before > 2 * FLOOR:
-            valence, arousal = valence_of(model.after), arousal_of(model.after)
-            assert record.valence == pytest.approx(valence, abs=1e-6)
-            assert record.arousal == pytest.approx(arousal, abs=1e-6)
-            assert record.valence_delta == pytest.approx(valence - valence_of(model.before), abs=1e-6)
-            assert record.arousal_delta == pytest.approx(arousal - arousal_of(model.before), abs=1e-6)
+        check_event(record, model)
 
     @rule(a=agents, c=clients, limit=limits)
     def event_history(self, a: int, c: int, limit: int) -> None:
         records = self.client(c).emotions.get_event_history(self.ids[a], limit)
         models = self.models[a].event_history()[::-1][:limit]
         for record, model in zip(records, models, strict=True):
-            self.check_event(record, model)
+            check_event(record, model)
 
     @rule(a=agents, c=clients)
     def trends(self, a: int, c: int) -> None:
@@ -312,7 +291,7 @@ class Lives(RuleBasedStateMachine):
     @rule(a=agents, c=clients, limit=limits)
     def history(self, a: int, c: int, limit: int) -> None:
         read = self.client(c).conversations.get_history(self.ids[a], limit)
-        self.check_messages(read, self.models[a].history()[-limit:])
+        check_messages(read, self.models[a].history()[-limit:])
 
     @precondition(lambda self: any(model.messages for model in self.models))
     @rule(a=agents, c=clients, limit=limits, data=st.data())
@@ -321,15 +300,7 @@ class Lives(RuleBasedStateMachine):
         if every:
             index = data.draw(st.integers(0, len(every) - 1))
             read = self.client(c).conversations.get_history(self.ids[a], limit, before=every[index].id)
-            self.check_messages(read, every[:index][-limit:])
-
-    def check_messages(self, read: list[Any], models: list[Said]) -> None:
-        assert [m.id for m in read] == [m.id for m in models]
-        for message, model in zip(read, models, strict=True):
-            assert (message.role, message.content, message.metadata) == (model.role, model.content, model.metadata)
-            assert (message.tokens_used, to_us(message.created_at)) == (model.tokens, model.at)
-            assert (message.emotional_context is None) == (model.context is None)
-            assert close(message.emotional_context or {}, model.context or {})
+            check_messages(read, every[:index][-limit:])
 
     @rule(a=agents, c=clients, sought=st.sampled_from(("fox", "hound", "badger")), without=st.booleans(), limit=limits)
     def search(self, a: int, c: int, sought: str, without: bool, limit: int) -> None:
@@ -365,7 +336,7 @@ class Lives(RuleBasedStateMachine):
             return client.sessions.start_session(self.ids[a], metadata, idempotency_key=name)
 
         session = self.retried(a, c, key, start)
-        self.check_session(session, self.models[a].begin(session.id, metadata, self.now))
+        check_session(session, self.models[a].begin(session.id, metadata, self.now))
 
     @precondition(lambda self: any(model.sessions for model in self.models))
     @rule(a=agents, c=clients, data=st.data())
@@ -374,25 +345,13 @@ class Lives(RuleBasedStateMachine):
             model = every[data.draw(st.integers(0, len(every) - 1))]
             session = self.client(c).sessions.end_session(self.ids[a], model.id)
             self.models[a].finish(model, self.now)
-            self.check_session(session, model)
+            check_session(session, model)
 
     @rule(a=agents, c=clients, limit=limits)
     def sessions(self, a: int, c: int, limit: int) -> None:
         read = self.client(c).sessions.get_sessions(self.ids[a], limit)
         for session, model in zip(read, self.models[a].newest_sessions()[:limit], strict=True):
-            self.check_session(session, model)
-
-    def check_session(self, session: AgentSession, model: Stretch) -> None:
-        assert (session.id, to_us(session.session_start), session.session_metadata) == (
-            model.id,
-            model.start,
-            model.metadata,
-        )
-        assert (session.session_end and to_us(session.session_end)) == model.end
-        assert (session.total_messages, session.total_events, session.total_tokens_used) == model.totals
-        assert close(session.initial_emotional_state, model.initial)
-        assert (session.final_emotional_state is None) == (model.final is None)
-        assert close(session.final_emotional_state or {}, model.final or {})
+            check_session(session, model)
 
     # --- memories ---
 
@@ -422,23 +381,12 @@ class Lives(RuleBasedStateMachine):
         record = self.retried(a, c, retry and not volatile, store)
         lives = self.world.tiers.settings.hot_ttl if volatile and ttl is None else ttl
         model = self.models[a].store((kind, key), data, lives, importance, tags, self.now, volatile=volatile)
-        self.check_memory(record, kind, key, model)
-
-    def check_memory(self, record: MemoryRecord | None, kind: str, key: str, model: Known | None) -> None:
-        if record is None or model is None:
-            assert record is None
-            assert model is None
-            return
-        assert (record.memory_type, record.key, record.data, record.tags) == (kind, key, model.data, model.tags)
-        assert (record.importance, record.access_count) == (model.importance, model.count)
-        assert (to_us(record.created_at), to_us(record.updated_at)) == (model.created, model.updated)
-        assert to_us(record.last_accessed) == model.accessed
-        assert (record.expires_at and to_us(record.expires_at)) == model.expires
+        check_memory(record, kind, key, model)
 
     @rule(a=agents, c=clients, kind=st.sampled_from(KINDS), key=st.sampled_from(KEYS))
     def get(self, a: int, c: int, kind: str, key: str) -> None:
         record = self.client(c).memories.get_memory(self.ids[a], kind, key)
-        self.check_memory(record, kind, key, self.models[a].living((kind, key), self.now))
+        check_memory(record, kind, key, self.models[a].living((kind, key), self.now))
 
     @rule(a=agents, c=clients, kind=st.sampled_from(KINDS), key=st.sampled_from(KEYS))
     def retrieve(self, a: int, c: int, kind: str, key: str) -> None:
@@ -461,7 +409,7 @@ class Lives(RuleBasedStateMachine):
         models = self.models[a].page(kind, self.now)[offset : offset + limit]
         assert [record.key for record in records] == [key for key, _ in models]
         for record, (key, model) in zip(records, models, strict=True):
-            self.check_memory(record, kind, key, model)
+            check_memory(record, kind, key, model)
 
     def teardown(self) -> None:
         for a in range(3):

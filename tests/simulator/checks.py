@@ -1,0 +1,135 @@
+"""What must hold at every moment, and what must hold when all is healed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from banshee_memory.cold import reads
+from banshee_memory.hot import wire
+from banshee_memory.hot.keys import agent_keys, shard_keys
+from banshee_memory.tiering.drain import Drain
+from banshee_memory.tiering.steps import drive
+from tests.simulator.deeds import ALL, Deed, compare_memories, compare_messages, compare_state
+from tests.simulator.life import Life
+from tests.tiering.comparing import check_event
+
+if TYPE_CHECKING:
+    from tests.simulator.world import World
+
+
+def assert_clean_is_cold(world: World) -> None:
+    """A key has a TTL only if all of it is in PostgreSQL."""
+    with world.quiet():
+        for life in world.lives:
+            _CleanKeys(world, life).check()
+
+
+class _CleanKeys:
+    """What one agent has in Redis with a TTL, beside what PostgreSQL has."""
+
+    def __init__(self, world: World, life: Life) -> None:
+        self._redis = world.servers.redis.client
+        self._cold = world.cold
+        self._keys = agent_keys(life.id, world.settings.shards)
+
+    def check(self) -> None:
+        self._check_state()
+        self._check_list(self._keys.messages, wire.message_of, reads.message_page(self._keys.agent, ALL))
+        events = reads.event_page(self._keys.agent, ALL)
+        self._check_list(self._keys.events, lambda agent, element: wire.event_of(agent, element).placed, events)
+        self._check_memories()
+
+    def _is_clean(self, key: str) -> bool:
+        return bool(self._redis.pttl(key) >= 0)
+
+    def _check_state(self) -> None:
+        flat = [word for pair in self._redis.hgetall(self._keys.state).items() for word in pair]
+        ours = wire.state_of(flat) if flat and self._is_clean(self._keys.state) else None
+        if ours is not None:
+            theirs = self._cold.fetch(reads.state_of(self._keys.agent))
+            assert theirs is not None, "a state has a TTL and is nowhere else"
+            assert theirs.stamp >= ours.stamp, "a state has a TTL and is newer than PostgreSQL's"
+
+    def _check_list(self, key: str, decode: Any, query: Any) -> None:
+        elements = self._redis.lrange(key, 1, -1)
+        if elements and self._is_clean(key):
+            cold = {placed.record.id: placed.record for placed in self._cold.fetch(query)}
+            for element in elements:
+                ours = decode(self._keys.agent, element).record
+                assert ours.id in cold, f"{key} has a TTL, and what it holds is nowhere else"
+                if hasattr(ours, "emotional_context"):
+                    theirs = cold[ours.id].emotional_context
+                    assert ours.emotional_context == theirs, f"{key} has a TTL and an amendment is nowhere else"
+
+    def _check_memories(self) -> None:
+        for member, score in self._redis.zrange(self._keys.memories, 0, -1, withscores=True):
+            key = self._keys.memory(member.decode())
+            value = self._redis.get(key)
+            if score == float("inf"):
+                assert not self._is_clean(self._keys.memories), "an index has a TTL and names what is nowhere else"
+            if value is not None and value[:1] in b"PA" and self._is_clean(key):
+                self._check_memory(key, member.decode(), value)
+
+    def _check_memory(self, key: str, member: str, value: bytes) -> None:
+        ours = wire.memory_of(self._keys.agent, member, value)
+        memory_type, _, name = member.partition(":")
+        theirs = self._cold.fetch(reads.memory_of(self._keys.agent, memory_type, name, 0))
+        assert ours.stamp == 0 or (theirs is not None and theirs.stamp >= ours.stamp), f"{key} has a TTL too early"
+        if ours.record is not None and theirs is not None and theirs.record is not None:
+            counts = ours.record.access_count, theirs.record.access_count
+            assert theirs.stamp > ours.stamp or counts[0] <= counts[1], f"{key} has a TTL, its accesses are not cold"
+
+
+def assert_healed(world: World) -> None:
+    """Everything is as the model says: as it lies, flushed, only in PostgreSQL, and back in Redis."""
+    _compare_all(world, "as it lies")
+    assert_clean_is_cold(world)
+    Drain(world.settings, world.hot, world.cold).flush()
+    _assert_nothing_waits(world)
+    assert_clean_is_cold(world)
+    _compare_all(world, "flushed")
+    for life in world.lives:
+        evicted = _run(world, world.deeds.evict(life))
+        assert evicted.kept == 0, f"{life.label} keeps {evicted.kept} keys in Redis with nothing unflushed"
+    _compare_all(world, "cold")
+    for life in world.lives:
+        _run(world, world.deeds.rehydrate(life))
+    _compare_all(world, "rehydrated")
+    assert_clean_is_cold(world)
+
+
+def _assert_nothing_waits(world: World) -> None:
+    client = world.servers.redis.client
+    for shard in range(world.settings.shards):
+        keys = shard_keys(shard)
+        assert client.xlen(keys.log) == 0, "the log keeps what was flushed"
+        assert client.scard(keys.accesses) == 0, "accesses wait for ever"
+        assert client.xlen(keys.dead) == 0, "there is a dead letter"
+
+
+def _run(world: World, deed: Deed) -> Any:
+    return drive(deed.start().steps, world.hot, world.cold)
+
+
+def _compare_all(world: World, where: str) -> None:
+    for life in world.lives:
+        try:
+            _compare(world, life)
+        except AssertionError as exc:
+            raise AssertionError(f"{life.label}, {where}: {exc}") from exc
+
+
+def _compare(world: World, life: Life) -> None:
+    model = life.model
+    compare_state(world.ask(lambda o: o.load_state(life.id)), life, world.now)
+    messages = world.ask(lambda o: o.get_history(life.id, ALL, None))
+    compare_messages(messages, model.history())
+    events = world.ask(lambda o: o.get_event_history(life.id, ALL))
+    for record, happened in zip(events, model.event_history()[::-1], strict=True):
+        check_event(record, happened)
+    stats = world.ask(lambda o: o.get_conversation_stats(life.id))
+    assert stats.total_messages == len(model.messages), "the totals are not exact"
+    assert stats.total_tokens == sum(m.tokens or 0 for m in model.messages)
+    found = world.ask(lambda o: o.search_messages(life.id, "word", ALL))
+    assert sorted(m.id for m in found) == sorted(m.id for m in model.messages)
+    compare_memories(world.ask(lambda o: o.get_memories_by_type(life.id, None, ALL, 0)), life, world.now)

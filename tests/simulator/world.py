@@ -1,0 +1,394 @@
+"""The simulation: clients, daemons and agents on real servers, moved one step at a time by one seeded schedule.
+
+A step is one round trip of one client, or one sweep of one daemon. A sweep is cut into pieces by its round trips and
+its failpoints: there others may take steps, the daemon may die, a connection may be cut before a call or after it was
+carried out. Stamps and ids come from real servers and differ from run to run; the schedule is the same for a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from banshee_memory.cold import partitions
+from banshee_memory.errors import BansheeError
+from banshee_memory.failpoints import armed
+from banshee_memory.hot.calls import Call
+from banshee_memory.operations import Operation, Operations
+from banshee_memory.settings import Settings
+from banshee_memory.stamps import EPOCH, from_us, to_us
+from banshee_memory.tiering.drain import Drain
+from banshee_memory.tiering.seeding import seed as seed_logs
+from banshee_memory.tiering.steps import Steps, drive
+from tests.own_servers import CLOCK_KEY
+from tests.simulator.checks import assert_clean_is_cold, assert_healed
+from tests.simulator.deeds import Deed, Deeds
+from tests.simulator.life import Life
+from tests.simulator.servers import Servers
+from tests.simulator.stores import CutColdStore, CutHotStore
+
+SETTINGS = Settings(
+    message_cap=3,
+    event_cap=3,
+    message_retention_days=None,
+    event_retention_days=None,
+    shards=2,
+    flush_batch=24,
+    flush_timeout=5.0,
+    idempotency_window=3e9,
+    db_min_connections=3,
+)
+"""Lists so short that they are trimmed, one log for several agents, batches that do not hold all that waits."""
+
+AGENTS, CLIENTS, DAEMONS = 4, 4, 2
+DEEPEST = 2
+BEGINNING = timedelta(days=60)
+
+
+class Killed(BaseException):
+    """A process died here: nothing of it runs any more, but what gives back connections."""
+
+
+class Broken(AssertionError):
+    """A promise was broken; with the seed and what was done until then."""
+
+
+class Client:
+    """A process that makes one call after another."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.name = name
+        self.deed: Deed | None = None
+        self.is_busy = False
+        self._world = world
+        self._steps: Steps[Any] | None = None
+        self._step: Any = None
+        self._retries = 0
+
+    def act(self) -> None:
+        """One step further: one round trip."""
+        if self._steps is None:
+            if self.deed is None or not self._retries:
+                self.deed, self._retries = self._world.a_deed(), 3
+            self._advance(lambda: next(self._begin()))
+            return
+        self._advance(self._carry_on)
+
+    def _begin(self) -> Steps[Any]:
+        assert self.deed is not None
+        self._world.tell(f"{self.name}: {self.deed.name} {self.deed.life.label}")
+        self._steps = self.deed.start().steps
+        return self._steps
+
+    def _carry_on(self) -> Any:
+        assert self._steps is not None
+        try:
+            result = drive(_only(self._step), self._world.hot, self._world.cold)
+        except BansheeError as exc:
+            return self._steps.throw(exc)
+        return self._steps.send(result)
+
+    def _advance(self, move: Callable[[], Any]) -> None:
+        deed = self.deed
+        assert deed is not None
+        try:
+            self._step = move()
+        except StopIteration as stop:
+            self._steps = self.deed = None
+            deed.ended(stop.value)
+        except BansheeError as exc:
+            self._steps = None
+            self._world.excuse(f"{deed.name} {deed.life.label}", exc)
+            # Who has a key calls again: it is done once all the same.
+            self._retries = self._retries - 1 if deed.key is not None else 0
+        except Killed:
+            self._world.tell(f"{self.name}: dies")
+            self._steps = self.deed = None
+
+    def finish(self) -> None:
+        """To the end of what it is at."""
+        for _ in range(200):
+            if self._steps is None:
+                break
+            self.act()
+        assert self._steps is None, "an operation has no end"
+        self.deed = None
+
+
+def _only(step: Any) -> Steps[Any]:
+    return (yield step)
+
+
+class Daemon:
+    """A process that carries what waits, and now and then maintains."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.name = name
+        self.is_busy = False
+        self._world = world
+
+    def act(self) -> None:
+        """One sweep, of which others may see every piece."""
+        world = self._world
+        world.tell(f"{self.name}: sweeps")
+        try:
+            if world.random.random() < 0.1:
+                world.cold.sweep_memories(from_us(world.now))
+            Drain(world.settings, world.hot, world.cold).sweep()
+        except BansheeError as exc:
+            world.excuse(self.name, exc)
+        except Killed:
+            world.tell(f"{self.name}: dies")
+
+
+class World:
+    """All of it, for one seed."""
+
+    def __init__(self, servers: Servers, hot: CutHotStore, cold: CutColdStore, seed: int, settings: Settings) -> None:
+        self.servers, self.hot, self.cold, self.seed, self.settings = servers, hot, cold, seed, settings
+        self.random = Random(seed)
+        self.trace: list[str] = []
+        self.troubles = 0
+        """Counts what excuses an error: cut connections, servers that are away or full, keys that Redis let go of."""
+        self.now = self._latest = to_us(datetime.now(UTC) - BEGINNING)
+        self._operations = Operations(settings)
+        self.deeds = Deeds(self._operations, self.random, lambda: self.now)
+        # Agents of their own for every seed, and as many on each shard.
+        self.lives = [Life(UUID(int=self.random.getrandbits(96) << 32 | n), f"a{n}") for n in range(AGENTS)]
+        self._actors: list[Client | Daemon] = [Client(self, f"client {n}") for n in range(CLIENTS)]
+        self._actors += [Daemon(self, f"daemon {n}") for n in range(DAEMONS)]
+        self._depth = 0
+        self._is_quiet = False
+        self._is_down = False
+        self._at: Client | Daemon | None = None
+        hot.world = cold.world = self
+
+    # --- what others ask ---
+
+    def tell(self, what: str) -> None:
+        """Writes down what happens."""
+        self.trace.append(f"{'  ' * self._depth}{what}")
+
+    def a_deed(self) -> Deed:
+        """What a client does next."""
+        # Few agents are the busy ones, so that clients meet.
+        life = self.random.choices(self.lives, [6, 3, 2, 1])[0]
+        return self.deeds.any(life)
+
+    def excuse(self, who: str, exc: BansheeError) -> None:
+        """An error must have a cause."""
+        self.tell(f"{who}: {type(exc).__name__} {exc}")
+        assert self.troubles, f"{who} failed without a cause: {exc}"
+
+    def do(self, call: Call[Any], reply: Any) -> None:
+        """Redis carried out a call of the actor who is at work."""
+        if isinstance(self._at, Client) and self._at.deed is not None and str(call.command[0]).startswith("FCALL"):
+            self._at.deed.do(call, reply)
+
+    def ask(self, operation: Callable[[Operations], Operation[Any]]) -> Any:
+        """What an operation gives, all at once."""
+        return drive(operation(self._operations).steps, self.hot, self.cold)
+
+    # --- the schedule ---
+
+    def run(self, steps: int) -> None:
+        """So many steps and faults, then all is healed and compared; twice."""
+        try:
+            self._set_clock()
+            with armed(self._reached):
+                for _ in range(2):
+                    for _ in range(steps):
+                        self._step()
+                    self._heal()
+        except AssertionError as exc:
+            raise Broken(self._told(exc)) from exc
+        finally:
+            self._is_quiet = True
+
+    def _told(self, exc: AssertionError) -> str:
+        tail = "\n".join(self.trace[-150:])
+        return f"{exc}\n\nBANSHEE_SIMULATOR_SEED={self.seed} replays it. What was done:\n{tail}"
+
+    def _step(self) -> None:
+        if self.random.random() < 0.12 and not self._is_down:
+            self._disturb()
+            return
+        idle = [actor for actor in self._actors if not actor.is_busy]
+        weights = [4 if isinstance(actor, Client) else 1 for actor in idle]
+        self._let(self.random.choices(idle, weights)[0])
+
+    def _let(self, actor: Client | Daemon) -> None:
+        before, self._at, actor.is_busy = self._at, actor, True
+        try:
+            actor.act()
+        finally:
+            self._at, actor.is_busy = before, False
+
+    def between(self) -> None:
+        """Between two round trips of one daemon, others take some steps."""
+        if not self._is_quiet and self._depth < DEEPEST and self.random.random() < 0.25:
+            self._nest()
+
+    def _nest(self) -> None:
+        self._depth += 1
+        try:
+            for _ in range(self.random.randrange(1, 8)):
+                self._step()
+        finally:
+            self._depth -= 1
+
+    def _reached(self, name: str) -> None:
+        if self._is_quiet:
+            return
+        chance = self.random.random()
+        if chance < 0.05:
+            self.tell(f"dies at {name}")
+            self.troubles += 1
+            raise Killed
+        if chance < 0.3 and self._depth < DEEPEST:
+            self.tell(f"at {name}:")
+            self._nest()
+
+    def is_cut(self) -> bool:
+        """Whether a connection is cut here."""
+        if self._is_quiet or self._at is None or self.random.random() > 0.02:
+            return False
+        self.troubles += 1
+        return True
+
+    # --- faults ---
+
+    def _disturb(self) -> None:
+        faults: list[tuple[Callable[[], None], float]] = [
+            (self._let_go, 10),
+            (self._move_clock, 6),
+            (self._look, 6),
+            (self._kill_redis, 0.5),
+            (self._kill_postgres, 0.25),
+            (self._fill, 1),
+            (self._make_room, 1),
+            (self._rush_ids, 0.5),
+        ]
+        self.random.choices([fault for fault, _ in faults], [weight for _, weight in faults])[0]()
+
+    def _let_go(self) -> None:
+        """Redis evicts keys that have a TTL: some, or all."""
+        client, share = self.servers.redis.client, self.random.choice((0.3, 1.0))
+        for key in sorted(key for life in self.lives for key in client.keys(f"banshee:{{*:{life.id}*")):
+            if client.pttl(key) >= 0 and self.random.random() < share:
+                client.delete(key)
+        self.tell(f"redis lets go of {share:.0%}")
+        self.troubles += 1
+
+    def _move_clock(self) -> None:
+        by = self.random.choice((1_000, 700_000, 2_000_000, 61_000_000, 3_700_000_000, -500_000, -5_000_000))
+        self.now += by
+        for life in self.lives:
+            life.doubt(self._latest, self.now)
+        self._latest = max(self._latest, self.now)
+        self._set_clock()
+        self.tell(f"the clock moves by {by} us")
+
+    def _set_clock(self) -> None:
+        with self._room() as client:
+            client.set(CLOCK_KEY, self.now)
+
+    @contextmanager
+    def _room(self) -> Iterator[Any]:
+        """A raw client that a full Redis obeys, too."""
+        client = self.servers.redis.client
+        most = client.config_get("maxmemory")["maxmemory"]
+        client.config_set("maxmemory", 0)
+        try:
+            yield client
+        finally:
+            client.config_set("maxmemory", most)
+
+    def _look(self) -> None:
+        """Whatever Redis may let go of is in PostgreSQL."""
+        assert_clean_is_cold(self)
+
+    def _kill_redis(self) -> None:
+        self.tell("redis dies, and comes back from its file")
+        self.servers.redis.primary.kill()
+        self.troubles += 1
+        if self._depth < DEEPEST and self.random.random() < 0.5:
+            self._is_down = True
+            self._nest()
+            self._is_down = False
+        self.servers.redis.primary.start()
+
+    def _kill_postgres(self) -> None:
+        self.tell("postgresql dies, and comes back")
+        self.troubles += 1
+        self.servers.postgres.die()
+
+    def _fill(self) -> None:
+        self.tell("redis is full")
+        self.troubles += 1
+        self.servers.redis.client.config_set("maxmemory", 1)
+
+    def _make_room(self) -> None:
+        self.servers.redis.client.config_set("maxmemory", 0)
+
+    def _rush_ids(self) -> None:
+        """The server's clock was ahead for a moment: its ids never go back."""
+        shard = self.random.randrange(self.settings.shards)
+        log = f"banshee:{{{shard}}}:log"
+        with self._room() as client:
+            if not client.exists(log):
+                return
+            ms = int(client.xinfo_stream(log)["last-generated-id"].partition(b"-")[0])
+            client.execute_command("XSETID", log, f"{ms + 5_000}-0")
+        self.tell(f"the ids of shard {shard} rush ahead")
+
+    # --- the end ---
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Nothing is disturbed, and nobody comes between."""
+        before, self._is_quiet = self._is_quiet, True
+        try:
+            yield
+        finally:
+            self._is_quiet = before
+
+    def _heal(self) -> None:
+        with self.quiet():
+            self._make_room()
+            self.tell("all is healed")
+            for actor in self._actors:
+                if isinstance(actor, Client):
+                    self._at = actor
+                    actor.finish()
+            self._at = None
+            assert_healed(self)
+
+
+def _prepare(hot: CutHotStore, cold: CutColdStore) -> None:
+    """What is done but once in the life of servers is done before, so that a seed finds the same wherever it runs."""
+    hot.load_library()
+    drive(seed_logs(cold.settings), hot, cold)
+    now, day = to_us(datetime.now(UTC)), 86_400_000_000
+    with cold.connection() as connection:
+        partitions.ensure(connection, partitions.EVENTS, range(now, now + 5 * day, day))
+        old = now - to_us(EPOCH + BEGINNING) - 5 * day
+        partitions.ensure(connection, partitions.MESSAGES, range(old, now + 5 * day, day))
+
+
+@contextmanager
+def stores(servers: Servers, clock: str, settings: Settings = SETTINGS) -> Iterator[tuple[CutHotStore, CutColdStore]]:
+    """Clients of the servers whose connections can be cut."""
+    hot = CutHotStore(servers.redis.url, settings, clock=clock)
+    cold = CutColdStore(servers.database_url, settings)
+    hot.on_unseeded = lambda: drive(seed_logs(settings), hot, cold)
+    try:
+        _prepare(hot, cold)
+        yield hot, cold
+    finally:
+        hot.close()
+        cold.close()
