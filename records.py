@@ -425,6 +425,36 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
     """Older than retention, where the caller chose to skip those."""
 
 
+class TakenOver(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the rows of one of the original's tables."""
+
+    rows: int
+    """Rows that there are, of states one an agent."""
+    taken: int
+    """Found in PostgreSQL afterwards just as they are."""
+    newer: int
+    """Changed here since they came over, or there before them and newer."""
+    expired: int
+    """Beyond retention, or memories whose time is over."""
+    skipped: int
+    """Cannot be said here."""
+    refused: tuple[str, ...]
+    """Which those are and why; the first 1,000."""
+    different: tuple[str, ...]
+    """Which are stored otherwise than the original has them: of messages and events agent, time in µs and id."""
+    checksum: str
+    """SHA-256 over what was compared of those `taken`, in the original's order."""
+
+
+class TakeOverReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `banshee import --from-postgres` did."""
+
+    tables: dict[str, TakenOver]
+    """By what they hold: sessions, states, memories, events, messages."""
+    superseded_states: int
+    """States that were left out because their agent had a newer one."""
+
+
 def memory_importance(memory_type: str, data: Json) -> float:
     """The importance of a memory that was given none, in [0, 1].
 

@@ -166,8 +166,8 @@ def urls_from(redis_url: str | None, database_url: str | None, environ: Mapping[
 
 
 def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
-    """The defaults, with REDIS_PASSWORD, DB_MIN_CONNECTIONS, DB_MAX_CONNECTIONS, BANSHEE_DATA_DIR and
-    BANSHEE_BACKLOG_LIMIT (0: none) applied."""
+    """The defaults, with REDIS_PASSWORD, DB_MIN_CONNECTIONS, DB_MAX_CONNECTIONS, BANSHEE_DATA_DIR, and, where 0 is
+    none, BANSHEE_BACKLOG_LIMIT, BANSHEE_EVENT_RETENTION_DAYS and BANSHEE_MESSAGE_RETENTION_DAYS applied."""
     data_dir = environ.get("BANSHEE_DATA_DIR")
     most = _whole(environ, "DB_MAX_CONNECTIONS", 10)
     return Settings(
@@ -176,6 +176,8 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
         db_min_connections=_whole(environ, "DB_MIN_CONNECTIONS", min(1, most)),
         db_max_connections=most,
         backlog_limit=_whole(environ, "BANSHEE_BACKLOG_LIMIT", 5_000_000) or None,
+        event_retention_days=_whole(environ, "BANSHEE_EVENT_RETENTION_DAYS", 30) or None,
+        message_retention_days=_whole(environ, "BANSHEE_MESSAGE_RETENTION_DAYS", 90) or None,
     )
 
 

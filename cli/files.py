@@ -12,9 +12,11 @@ from uuid import UUID
 import click
 
 from banshee_memory.cli.agents import agent_argument
+from banshee_memory.cli.faults import FAILED
 from banshee_memory.cli.target import Target, json_option, pass_target
 
 if TYPE_CHECKING:
+    from banshee_memory.records import TakeOverReport
     from banshee_memory.tiering.transfer import Line
 
 Advance = Callable[[str, int], None]
@@ -41,17 +43,35 @@ class LinesOf:
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--from-postgres", metavar="URL", help="Take over a database of the original plugin, not a FILE.")
 @click.option("--skip-expired", is_flag=True, help="Leave out what is beyond retention, instead of refusing all.")
+@click.option(
+    "--skip-unmappable", is_flag=True, help="With --from-postgres: leave out, and name, rows that fit nowhere."
+)
 @json_option
 @pass_target
-def import_(target: Target, file: Path, skip_expired: bool, as_json: bool) -> None:
-    """Put the records of a JSON Lines file in (- reads standard input).
+def import_(
+    target: Target,
+    file: Path | None,
+    from_postgres: str | None,
+    skip_expired: bool,
+    skip_unmappable: bool,
+    as_json: bool,
+) -> None:
+    """Put the records of a JSON Lines file in (- reads standard input), or of the original plugin's database.
 
-    The whole file is checked first: if a record cannot go in, none does. See docs/import-format.md.
+    All of it is checked first: if a record cannot go in, none does. See docs/import-format.md. From a database it can
+    be started again at any time; what is there already is compared, and is not put in twice.
     """
     from banshee_memory.cli import screen
 
+    if (file is None) == (from_postgres is None):
+        raise click.UsageError("Give either a FILE or --from-postgres URL.")
+    if from_postgres is not None:
+        _take_over(target, from_postgres, skip_expired, skip_unmappable, as_json)
+        return
+    assert file is not None
     with target.plugin() as memory, _lines(file) as lines:
         report = memory.import_(lines, skip_expired=skip_expired)
     if as_json:
@@ -60,6 +80,42 @@ def import_(target: Target, file: Path, skip_expired: bool, as_json: bool) -> No
     counts = f"{report.messages:,} messages, {report.events:,} events, {report.states:,} states, "
     skipped = f"; {report.skipped:,} had expired" if report.skipped else ""
     click.echo(f"{counts}{report.memories:,} memories of {report.agents:,} agents went in{skipped}.")
+
+
+def _take_over(target: Target, url: str, skip_expired: bool, skip_unmappable: bool, as_json: bool) -> None:
+    from banshee_memory.cli import screen
+    from banshee_memory.cold.original import KINDS, original
+    from banshee_memory.tiering.takeover import TakeOver
+
+    with target.tiers() as (settings, hot, cold), original(url, settings) as source:
+        hot.load_library()
+        with _progress(sum(map(source.count, KINDS))) as advance:
+            take_over = TakeOver(settings, hot, cold, source, advance)
+            report = take_over.run(skip_expired=skip_expired, skip_unmappable=skip_unmappable)
+    if as_json:
+        screen.emit(report)
+    else:
+        _show_taken_over(report)
+    if any(table.different for table in report.tables.values()):
+        sys.exit(FAILED)
+
+
+def _show_taken_over(report: TakeOverReport) -> None:
+    from banshee_memory.cli import screen
+
+    rows = [
+        (kind, f"{t.rows:,}", f"{t.taken:,}", f"{t.newer:,}", f"{t.expired:,}", f"{t.skipped:,}", t.checksum[:12])
+        for kind, t in report.tables.items()
+    ]
+    columns = ("", "rows", "taken over", "newer here", "expired", "skipped", "checksum")
+    screen.show(screen.listing("Taken over, and compared", columns, rows, right=columns[1:6]))
+    for line in (line for table in report.tables.values() for line in table.refused):
+        click.echo(f"skipped: {screen.clean(line)}", err=True)
+    for kind, table in report.tables.items():
+        for line in table.different:
+            click.echo(f"not as the original has it: {kind}: {screen.clean(line)}", err=True)
+    if report.superseded_states:
+        click.echo(f"{report.superseded_states:,} states were left out: their agents have newer ones.", err=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The statements of `queries.sql`, by name. Nothing is ever pasted into one: values are parameters."""
+"""The statements of the `.sql` files, by name. Nothing is ever pasted into one: values are parameters."""
 
 from __future__ import annotations
 
@@ -29,4 +29,9 @@ def _statement(body: str) -> Statement:
     return Statement(sql.rstrip(";"), " ".join(said))
 
 
-STATEMENTS = _parsed(resources.files("banshee_memory.cold").joinpath("queries.sql").read_text("utf-8"))
+def statements(file: str) -> Mapping[str, Statement]:
+    """Those of that file of this folder."""
+    return _parsed(resources.files("banshee_memory.cold").joinpath(file).read_text("utf-8"))
+
+
+STATEMENTS = statements("queries.sql")

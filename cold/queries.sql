@@ -583,6 +583,37 @@ WHERE stored.stamp > staged.stamp
        AND (stored.deleted OR stored.updated_at <> staged.updated_at OR stored.data IS DISTINCT FROM staged.data
             OR stored.access_count > staged.access_count));
 
+-- name: stored_messages
+-- Those of the given messages that are stored.
+SELECT said.agent_id, said.id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
+       stamp
+FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS given (agent_id, at, id)
+     JOIN conversation_messages AS said
+         ON said.agent_id = given.agent_id AND said.created_at = given.at AND said.id = given.id;
+
+-- name: stored_events
+-- Those of the given events that are stored.
+SELECT happened.agent_id, happened.id, event_type, event_data::text, resulting_emotions::text, context_factors::text,
+       valence, arousal, intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id,
+       mode, stamp
+FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS given (agent_id, at, id)
+     JOIN emotional_events AS happened
+         ON happened.agent_id = given.agent_id AND happened.occurred_at = given.at AND happened.id = given.id;
+
+-- name: stored_states
+-- Those states that are stored of the given agents.
+SELECT agent_id, emotions::text, felt_at::text, decay_rates::text, last_updated, stamp, absence, paused_us, away_since
+FROM emotional_states
+WHERE agent_id = ANY (%(agents)s);
+
+-- name: stored_memories
+-- Those of the given memories that are stored.
+SELECT kept.agent_id, kept.memory_type, kept.key, data::text, importance, access_count, last_accessed, created_at,
+       updated_at, expires_at, tags, stamp, deleted
+FROM unnest(%(agents)s::uuid[], %(types)s::text[], %(keys)s::text[]) AS given (agent_id, memory_type, key)
+     JOIN memory_records AS kept
+         ON kept.agent_id = given.agent_id AND kept.memory_type = given.memory_type AND kept.key = given.key;
+
 -- name: amend_messages
 -- Gives messages another emotional context; of several for one message the newest counts.
 UPDATE conversation_messages AS said

@@ -150,7 +150,7 @@ def events_after(
 def deeds_until(agent: UUID, before: tuple[int, UUID], limit: int) -> Query[list[Deed]]:
     """The newest `limit` events told before that (stamp, id), newest first, with the states around each."""
     stamp, event = before
-    params = {"agent": agent, "until": from_us(stamp_us(stamp)), "stamp": stamp, "id": event, "limit": limit}
+    params = {"agent": agent, "until": from_us(stamp_us(stamp) + 999), "stamp": stamp, "id": event, "limit": limit}
     return Query("deeds_until", params, lambda rows: [_deed(agent, row) for row in rows])
 
 
@@ -163,7 +163,7 @@ def deed_from(agent: UUID, stamp: int) -> Query[list[Deed]]:
 def memory_of(agent: UUID, memory_type: str, key: str, now_us: int) -> Query[StoredMemory | None]:
     """A memory; None: never known; its `record` None: deleted, or expired by now."""
     params = {"agent": agent, "memory_type": memory_type, "key": key}
-    return Query("memory_of", params, lambda rows: _memory(agent, rows[0], now_us) if rows else None)
+    return Query("memory_of", params, lambda rows: memory_record(agent, rows[0], now_us) if rows else None)
 
 
 def memory_page(
@@ -174,7 +174,7 @@ def memory_page(
     name = "memory_page_of_all_types"
     if memory_type is not None:
         name, params["memory_type"] = "memory_page", memory_type
-    return Query(name, params, lambda rows: [_memory(agent, row, now_us) for row in rows])
+    return Query(name, params, lambda rows: [memory_record(agent, row, now_us) for row in rows])
 
 
 def memories_after(
@@ -183,7 +183,7 @@ def memories_after(
     """Living memories of all types after that one, by type and key."""
     memory_type, key = (after.memory_type, after.key) if after else ("", "")
     params = {"agent": agent, "memory_type": memory_type, "key": key, "now": from_us(now_us), "limit": limit}
-    return Query("memories_after", params, lambda rows: [_memory(agent, row, now_us) for row in rows])
+    return Query("memories_after", params, lambda rows: [memory_record(agent, row, now_us) for row in rows])
 
 
 def session_totals(agent: UUID, session: UUID, spans: Sequence[tuple[int, int]]) -> Query[SessionTotals]:
@@ -245,20 +245,21 @@ def _onward(agent: UUID, limit: int, after: Placed[Any] | None) -> dict[str, Any
 
 
 def _one_message(agent: UUID) -> Callable[[Sequence[Row]], Placed[ConversationMessage] | None]:
-    return lambda rows: _message(agent, rows[0]) if rows else None
+    return lambda rows: message_record(agent, rows[0]) if rows else None
 
 
 def _messages(agent: UUID, *, newest_first: bool) -> Callable[[Sequence[Row]], list[Placed[ConversationMessage]]]:
     step = -1 if newest_first else 1
-    return lambda rows: [_message(agent, row) for row in rows[::step]]
+    return lambda rows: [message_record(agent, row) for row in rows[::step]]
 
 
 def _events(agent: UUID, *, newest_first: bool) -> Callable[[Sequence[Row]], list[Placed[EmotionalEventRecord]]]:
     step = -1 if newest_first else 1
-    return lambda rows: [_event_record(agent, row) for row in rows[::step]]
+    return lambda rows: [event_record(agent, row) for row in rows[::step]]
 
 
-def _message(agent: UUID, row: Row) -> Placed[ConversationMessage]:
+def message_record(agent: UUID, row: Row) -> Placed[ConversationMessage]:
+    """A message from its row."""
     message, role, content, metadata, context, tokens, session, at, stamp = row
     record = ConversationMessage(
         id=message,
@@ -275,10 +276,11 @@ def _message(agent: UUID, row: Row) -> Placed[ConversationMessage]:
 
 
 def _found(agent: UUID, row: Row) -> Placed[ConversationMessage] | None:
-    return None if row[7] is None else _message(agent, row)
+    return None if row[7] is None else message_record(agent, row)
 
 
-def _event_record(agent: UUID, row: Row) -> Placed[EmotionalEventRecord]:
+def event_record(agent: UUID, row: Row) -> Placed[EmotionalEventRecord]:
+    """An event from its row."""
     (event, kind, data, named, context, *measures, occurred_at, created_at, session, mode, stamp) = row
     valence, arousal, intensity, valence_delta, arousal_delta, intensity_delta = measures
     record = EmotionalEventRecord(
@@ -304,10 +306,11 @@ def _event_record(agent: UUID, row: Row) -> Placed[EmotionalEventRecord]:
 
 def _deed(agent: UUID, row: Row) -> Deed:
     *event, after, before = row
-    return Deed.of(_event_record(agent, tuple(event)), _numbers(after), None if before is None else _before(before))
+    return Deed.of(event_record(agent, tuple(event)), _numbers(after), None if before is None else _before(before))
 
 
-def _memory(agent: UUID, row: Row, now_us: int) -> StoredMemory:
+def memory_record(agent: UUID, row: Row, now_us: int) -> StoredMemory:
+    """A memory from its row; its `record` is None where it was deleted or has expired."""
     kind, key, data, importance, count, accessed, created, updated, expires, tags, stamp, deleted = row
     if deleted or (expires is not None and to_us(expires) <= now_us):
         return StoredMemory(stamp, None)
@@ -329,9 +332,12 @@ def _memory(agent: UUID, row: Row, now_us: int) -> StoredMemory:
 
 
 def _state(rows: Sequence[Row]) -> StoredState | None:
-    if not rows:
-        return None
-    emotions, felt_at, rates, updated, stamp, absence, paused_us, away = rows[0]
+    return state_record(rows[0]) if rows else None
+
+
+def state_record(row: Row) -> StoredState:
+    """A state from its row."""
+    emotions, felt_at, rates, updated, stamp, absence, paused_us, away = row
     times = _times(felt_at)
     felt = {emotion: Felt(value, times[emotion]) for emotion, value in _numbers(emotions).items()}
     away_us = None if away is None else to_us(away)

@@ -214,7 +214,7 @@ def _event(row: EventRow) -> Encoded:
         happened.session_id,
         _time(to_us(happened.created_at)),
         _optional_jsonb(row.before),
-        at != stamp_us(stamp),
+        at // 1_000 != stamp >> 16,
     )
 
 

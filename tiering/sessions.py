@@ -8,18 +8,20 @@ that are open at its stamp.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from banshee_memory.cold import reads
+from banshee_memory.cold.staging import MemoryRow
 from banshee_memory.emotions import EmotionalState
 from banshee_memory.errors import InvalidInput
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import wire
 from banshee_memory.hot.keys import AgentKeys
-from banshee_memory.records import AgentSession, Json, Placed, StoredMemory, known
+from banshee_memory.records import AgentSession, Json, MemoryRecord, Placed, StoredMemory, known, memory_id
 from banshee_memory.settings import Durability
 from banshee_memory.stamps import from_us, to_us
 from banshee_memory.tiering import histories, memories, states
@@ -105,6 +107,41 @@ def newest(residency: Residency, keys: AgentKeys, limit: int) -> Steps[list[Agen
     """The newest sessions, newest first."""
     page = yield from memories.by_type(residency, keys, TYPE, limit, 0)
     return [_session(stored) for stored in page]
+
+
+def taken_over(
+    agent_id: UUID,
+    session_id: UUID,
+    start: tuple[datetime, int],
+    end: tuple[datetime, int] | None,
+    *,
+    initial: dict[str, float],
+    final: dict[str, float],
+    metadata: Json,
+    totals: tuple[int, int, int],
+) -> MemoryRow:
+    """A session that was kept elsewhere: its ends with their stamps, its totals of messages, events and tokens."""
+    began, first = start
+    life = _Life(initial=initial, metadata=metadata)
+    if end is not None:
+        messages, events, tokens = totals
+        ended_us = to_us(end[0])
+        life = _Life(initial, final, metadata, first, end[1], ended_us, messages, events, tokens)
+    record = MemoryRecord(
+        id=memory_id(agent_id, TYPE, str(session_id)),
+        agent_id=agent_id,
+        memory_type=TYPE,
+        key=str(session_id),
+        data=msgspec.to_builtins(life),
+        importance=_WORTH,
+        access_count=0,
+        last_accessed=began,
+        created_at=began,
+        updated_at=end[0] if end else began,
+        expires_at=None,
+        tags=(),
+    )
+    return MemoryRow.of(agent_id, TYPE, str(session_id), StoredMemory(end[1] if end else first, record))
 
 
 def _replace(

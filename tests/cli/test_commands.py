@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import redis
 
 from banshee_memory.hot.keys import agent_keys
 from banshee_memory.tiering.transfer import agent_of
+from tests import originals
 from tests.cli.conftest import Run
+from tests.own_servers import empty_database
 
 Told = Callable[..., Any]
 NAME = "a name that a person gave"
@@ -61,6 +64,26 @@ def test_what_has_expired_is_refused_or_skipped(run: Run, told: Told, agent: UUI
     assert "record 1, created_at" in run("import", str(file), code=2).stderr
     report = told("import", str(file), "--skip-expired")
     assert (report["messages"], report["skipped"]) == (2, 1)
+
+
+def test_an_original_is_taken_over(run: Run, told: Told, database_url: str) -> None:
+    with empty_database(database_url) as theirs:
+        originals.make(theirs, 100, migrated=True)
+        report = told("import", "--from-postgres", theirs)
+        assert report["tables"]["messages"]["taken"] == 50
+        drawn = run("import", "--from-postgres", theirs).stdout
+        assert "Taken over, and compared" in drawn
+        assert report["tables"]["events"]["checksum"][:12] in drawn
+        with psycopg.connect(theirs) as database:
+            database.execute("UPDATE conversation_messages SET created_at = now() - interval '1 year'")
+            database.execute("UPDATE memory_records SET memory_type = '!' WHERE key = 'key 1'")
+        assert "memory " in run("import", "--from-postgres", theirs, code=2).stderr
+        said = run("import", "--from-postgres", theirs, "--skip-unmappable", code=2).stderr
+        assert "50 messages are beyond retention" in said
+        skipped = run("import", "--from-postgres", theirs, "--skip-unmappable", "--skip-expired")
+        assert "skipped: memory" in skipped.stderr
+    run("import", code=2)
+    run("import", "-", "--from-postgres", "postgresql:///x", code=2)
 
 
 def test_show(run: Run, told: Told) -> None:

@@ -26,6 +26,7 @@ LIMITS = {"lock_ms": 1_000, "statement_ms": 1_000, "idle_ms": 1_000}
 SPAN = {"parent": "emotional_events", "lowers": [NOON], "uppers": [LATER], "cutoff": NOON}
 SHARDS = {"shards": [1, 2], "stamps": [1, 2]}
 NUMBER = {"shards": 8}
+GIVEN = {"agents": [AGENT], "times": [NOON], "ids": [AGENT], "types": ["fact"], "keys": ["k"]}
 NOTHING: dict[str, Any] = {}
 DOOMED = {"through": 1, "since": NOON, "until": LATER, "memory_type": "", "key": "", "limit": 5}
 LEDGER = {"name": "0001_initial_schema", "checksum": "x"}
@@ -37,6 +38,7 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(["event_page", "events_after", "deeds_until", "deed_from"], PLACE),
     **dict.fromkeys(["memory_of", "memory_page", "memory_page_of_all_types", "memories_after"], MEMORY),
     "search": SEARCH,
+    **dict.fromkeys(["stored_messages", "stored_events", "stored_states", "stored_memories"], GIVEN),
     "amend_messages": {
         "agents": [AGENT],
         "times": [NOON],

@@ -15,6 +15,8 @@ from pathlib import Path
 from uuid import UUID
 
 import msgspec
+import psycopg
+from psycopg import sql
 
 from banshee_memory import (
     AsyncMemoryPlugin,
@@ -29,6 +31,7 @@ from banshee_memory import (
 )
 from banshee_memory.cold import partitions
 from banshee_memory.cold.migrate import migrate
+from banshee_memory.cold.original import original
 from banshee_memory.failpoints import armed
 from banshee_memory.hot import calls, erasing, wire
 from banshee_memory.hot.calls import Call
@@ -36,7 +39,9 @@ from banshee_memory.hot.keys import STORE, agent_keys, shard_keys
 from banshee_memory.settings import MemoryPolicy
 from banshee_memory.stamps import from_us
 from banshee_memory.tiering.daemon import Daemon, logger
+from banshee_memory.tiering.takeover import TakeOver
 from banshee_memory.tiering.transfer import EventLine, MessageLine
+from tests import originals
 from tests.crashes.diary import STEP, Diary
 from tests.crashes.forks import Job, serve
 from tests.tiering.lives import STEADY
@@ -224,6 +229,24 @@ def forget(life: Life) -> None:
     memory.forget(life.ancestor)
 
 
+def take_over(life: Life) -> None:
+    """An original, in a schema beside ours, with what an ancestor said."""
+    schema = f"original_{life.agent.hex}"
+    with psycopg.connect(life.database_url, autocommit=True) as database:
+        database.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+    url = psycopg.conninfo.make_conninfo(life.database_url, options=f"-c search_path={schema}")
+    with psycopg.connect(url) as database:
+        database.execute(originals.STARTED_UP.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").encode())
+        database.execute(
+            "INSERT INTO conversation_messages (id, agent_id, role, content, created_at) "
+            "VALUES (gen_random_uuid(), %s, 'user', 'old', now())",
+            [life.ancestor],
+        )
+    hot, cold = life.memory._open()
+    with original(url, SETTINGS) as source:
+        TakeOver(SETTINGS, hot, cold, source, lambda *_: None).run(skip_expired=False, skip_unmappable=False)
+
+
 def migrate_fresh(life: Life) -> None:
     migrate(life.fresh_url, SETTINGS)
 
@@ -255,6 +278,7 @@ DEEDS: dict[str, Callable[[Life], None]] = {
         import_lines,
         maintain,
         forget,
+        take_over,
         migrate_fresh,
     )
 }

@@ -25,7 +25,6 @@ from banshee_memory import (
     Stats,
     TaskCompleted,
 )
-from banshee_memory.cli import main
 from banshee_memory.emotions import arousal_of, valence_of
 from banshee_memory.hot.keys import agent_keys
 from banshee_memory.settings import settings_from, urls_from
@@ -131,7 +130,6 @@ def test_what_is_said_not_to_be_there_is_not(urls: tuple[str, str]) -> None:
     assert not columns & {"personality_influence", "content_length", "word_count"}
     assert not relations & {"agent_emotional_summary", "recent_emotional_events", "conversation_stats"}
     assert not relations & {"get_agent_emotional_state", "cleanup_expired_memories"}
-    assert not [option for option in main.commands["import"].params if "postgres" in (option.name or "")]
     measured = {field.name for kind in (Stats, Health) for field in fields(kind)}
     assert not [name for name in measured if "pool" in name or ("latency" in name and "_latency" not in name)]
 
