@@ -603,8 +603,7 @@ FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS gi
 -- name: stored_states
 -- Those states that are stored of the given agents.
 SELECT agent_id, emotions::text, felt_at::text, decay_rates::text, last_updated, stamp, absence, paused_us, away_since
-FROM emotional_states
-WHERE agent_id = ANY (%(agents)s);
+FROM unnest(%(agents)s::uuid[]) AS given (agent_id) JOIN emotional_states USING (agent_id);
 
 -- name: stored_memories
 -- Those of the given memories that are stored.

@@ -12,7 +12,7 @@ import pytest
 
 from banshee_memory.cold import reads
 from banshee_memory.cold.client import ColdStore
-from banshee_memory.cold.queries import STATEMENTS
+from banshee_memory.cold.queries import STATEMENTS, statements
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import to_us
 from tests.cold.making import NOON, NOON_US, message, write
@@ -83,9 +83,12 @@ def test_every_statement_runs(store: ColdStore) -> None:
                 connection.execute(sql, {"agent": AGENT, **params} if "%(" in sql else None)
 
 
-@pytest.mark.parametrize("name", STATEMENTS)
+ORIGINAL = statements("original.sql")
+
+
+@pytest.mark.parametrize("name", [*STATEMENTS, *ORIGINAL])
 def test_every_statement_is_described(name: str) -> None:
-    sql, description = STATEMENTS[name]
+    sql, description = STATEMENTS.get(name) or ORIGINAL[name]
     assert description.endswith((".", ").")), name
     assert not sql.rstrip().endswith(";")
 
