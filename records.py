@@ -434,6 +434,8 @@ class TakenOver(msgspec.Struct, frozen=True, kw_only=True):
     """Found in PostgreSQL afterwards just as they are."""
     newer: int
     """Changed here since they came over, or there before them and newer."""
+    forgotten: int
+    """Of agents that were forgotten here: those do not come back."""
     expired: int
     """Beyond retention, or memories whose time is over."""
     skipped: int

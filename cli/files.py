@@ -103,12 +103,17 @@ def _take_over(target: Target, url: str, skip_expired: bool, skip_unmappable: bo
 def _show_taken_over(report: TakeOverReport) -> None:
     from banshee_memory.cli import screen
 
+    columns = ("", "rows", "taken over", "left out", "checksum")
     rows = [
-        (kind, f"{t.rows:,}", f"{t.taken:,}", f"{t.newer:,}", f"{t.expired:,}", f"{t.skipped:,}", t.checksum[:12])
+        (kind, f"{t.rows:,}", f"{t.taken:,}", f"{t.rows - t.taken:,}", t.checksum[:12])
         for kind, t in report.tables.items()
     ]
-    columns = ("", "rows", "taken over", "newer here", "expired", "skipped", "checksum")
-    screen.show(screen.listing("Taken over, and compared", columns, rows, right=columns[1:6]))
+    screen.show(screen.listing("Taken over, and compared", columns, rows, right=columns[1:4]))
+    for kind, t in report.tables.items():
+        reasons = {"newer here": t.newer, "forgotten here": t.forgotten, "expired": t.expired, "skipped": t.skipped}
+        left = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+        if left:
+            click.echo(f"Left out of the {kind}: {left}.")
     for line in (line for table in report.tables.values() for line in table.refused):
         click.echo(f"skipped: {screen.clean(line)}", err=True)
     for kind, table in report.tables.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, get_args
 from uuid import UUID
 
@@ -109,6 +109,11 @@ def _read(row: bytes, kind: Any) -> Any:
         raise InvalidInput("row", str(exc)) from None
 
 
+def _moment(field: str, at: datetime) -> datetime:
+    """A time gone by: a row of the next minute would have a stamp that writes of this one do not reach."""
+    return validation.moment(field, at, now=datetime.now(UTC) - validation.SKEW)
+
+
 def stamp_for(at: datetime, row_id: UUID) -> int:
     """A stamp of that time to the microsecond; of two in one microsecond the ids decide, mostly."""
     us = to_us(at)
@@ -118,7 +123,7 @@ def stamp_for(at: datetime, row_id: UUID) -> int:
 def message(row: bytes, settings: Settings) -> MessageRow:
     """A message, blank ones too."""
     said = _read(row, _Message)
-    at = validation.moment("created_at", said.created_at)
+    at = _moment("created_at", said.created_at)
     record = ConversationMessage(
         id=said.id,
         agent_id=said.agent_id,
@@ -155,7 +160,7 @@ def _felt(field: str, given: Mapping[str, float] | None) -> dict[Emotion, float]
 def event(row: bytes, settings: Settings) -> EventRow:
     """An event. Valence, arousal and intensity after it are those of the emotions that resulted."""
     happened = _read(row, _Event)
-    at = validation.moment("created_at", happened.created_at)
+    at = _moment("created_at", happened.created_at)
     emotions = _felt("resulting_emotions", happened.resulting_emotions)
     record = EmotionalEventRecord(
         id=happened.id,
@@ -214,7 +219,7 @@ def _what(data: Any, settings: Settings) -> EmotionalEvent:
 def state(row: bytes, _: Settings) -> StateRow:
     """What an agent feels, as of when it was saved."""
     saved = _read(row, _State)
-    at_us = to_us(validation.moment("updated_at", saved.updated_at))
+    at_us = to_us(_moment("updated_at", saved.updated_at))
     rates = validation.rates({Emotion.parse(name): rate for name, rate in (saved.decay_rates or {}).items()})
     felt = {e: Felt(i, at_us) for e, i in _felt("emotions", saved.emotions).items() if i}
     own = {e: rate for e, rate in rates.items() if rate is not None and rate != e.rate}
@@ -227,8 +232,8 @@ def memory(row: bytes, settings: Settings) -> MemoryRow:
     kept = _read(row, _Memory)
     kind = validation.memory_type(_WORD.sub("_", kept.memory_type).lower())
     key = validation.text("key", kept.key, settings.max_key_bytes)
-    created = validation.moment("created_at", kept.created_at)
-    updated = validation.moment("updated_at", kept.updated_at or created)
+    created = _moment("created_at", kept.created_at)
+    updated = _moment("updated_at", kept.updated_at or created)
     record = MemoryRecord(
         id=memory_id(kept.agent_id, kind, key),
         agent_id=kept.agent_id,
@@ -237,7 +242,7 @@ def memory(row: bytes, settings: Settings) -> MemoryRow:
         data=validation.json("data", kept.data, settings),
         importance=validation.intensity("importance", 0.5 if kept.importance is None else kept.importance),
         access_count=validation.count("access_count", kept.access_count or 0, low=0, high=2**53),
-        last_accessed=validation.moment("last_accessed", kept.last_accessed or updated),
+        last_accessed=_moment("last_accessed", kept.last_accessed or updated),
         created_at=created,
         updated_at=updated,
         expires_at=kept.expires_at,
@@ -249,8 +254,8 @@ def memory(row: bytes, settings: Settings) -> MemoryRow:
 def session(row: bytes, settings: Settings) -> MemoryRow:
     """A session, which is kept as a memory here. An open one stays open."""
     spent = _read(row, _Session)
-    start = validation.moment("session_start", spent.session_start)
-    end = None if spent.session_end is None else validation.moment("session_end", spent.session_end)
+    start = _moment("session_start", spent.session_start)
+    end = None if spent.session_end is None else _moment("session_end", spent.session_end)
     return sessions.taken_over(
         spent.agent_id,
         spent.id,

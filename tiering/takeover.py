@@ -17,7 +17,7 @@ from itertools import islice
 
 import msgspec
 
-from banshee_memory.cold import stored
+from banshee_memory.cold import reads, stored
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.original import KINDS, Original
 from banshee_memory.cold.staging import AnyRow, Batch, EventRow, MemoryRow, MessageRow, StateRow
@@ -121,7 +121,8 @@ class TakeOver:
     def _carry(self, rows: Sequence[AnyRow]) -> None:
         shards = sorted({shard_of(row.agent_id, self._settings.shards) for row in rows})
         with self._cold.drain(shards, self._settings.flush_timeout) as drain:
-            written = drain.write(_batch(rows))
+            buried = drain.tombstones({row.agent_id for row in rows})
+            written = drain.write(_batch(row for row in rows if row.stamp > buried.get(row.agent_id, -1)))
             if written.poison:
                 row, reason = written.poison[0]
                 raise InvalidInput("the original", f"PostgreSQL refuses a row of agent {row.agent_id}: {reason}")
@@ -155,10 +156,13 @@ class TakeOver:
 
     def _compare(self, kind: str, rows: Sequence[AnyRow]) -> None:
         found = self._cold.fetch(stored.like(kind, rows))
+        buried = self._cold.fetch(reads.tombstones({row.agent_id for row in rows}))
         tally = self._tallies[kind]
         for row in rows:
             there = found.get(stored.key_of(row))
-            if there is not None and there.stamp > row.stamp:
+            if row.stamp <= buried.get(row.agent_id, -1):
+                tally.forgotten += 1
+            elif there is not None and there.stamp > row.stamp:
                 tally.newer += 1  # was changed here since
             elif there is None or stored.content_of(there) != stored.content_of(row):
                 tally.different.append(" ".join(map(str, stored.key_of(row))))
@@ -171,7 +175,7 @@ class _Tally:
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.taken = self.newer = self.expired = self.ended = self.skipped = 0
+        self.taken = self.newer = self.forgotten = self.expired = self.ended = self.skipped = 0
         self.refused: list[str] = []
         self.different: list[str] = []
         self._digest = hashlib.sha256()
@@ -193,6 +197,7 @@ class _Tally:
             rows=self.rows,
             taken=self.taken,
             newer=self.newer,
+            forgotten=self.forgotten,
             expired=self.expired + self.ended,
             skipped=self.skipped,
             refused=tuple(self.refused),

@@ -82,6 +82,7 @@ def test_an_original_is_taken_over(run: Run, told: Told, database_url: str) -> N
         assert "50 messages are beyond retention" in said
         skipped = run("import", "--from-postgres", theirs, "--skip-unmappable", "--skip-expired")
         assert "skipped: memory" in skipped.stderr
+        assert "Left out of the messages: 50 expired." in skipped.stdout
     run("import", code=2)
     run("import", "-", "--from-postgres", "postgresql:///x", code=2)
 
