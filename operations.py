@@ -41,7 +41,7 @@ from banshee_memory.records import (
 )
 from banshee_memory.settings import Durability, MemoryPolicy, Settings
 from banshee_memory.stamps import Receipt, fresh_nonce, keyed_nonce, record_id, to_us
-from banshee_memory.tiering import conversations, hindsight, histories, memories, receipts, sessions, states
+from banshee_memory.tiering import conversations, hindsight, histories, memories, pages, receipts, sessions, states
 from banshee_memory.tiering.backpressure import slowed
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.receipts import Due, completed
@@ -412,7 +412,7 @@ class Operations:
         offset = validation.count("offset", offset, low=0, high=MOST_ROWS)
 
         def steps() -> Steps[list[MemoryRecord]]:
-            page = yield from memories.by_type(self.residency, keys, memory_type, limit, offset)
+            page = yield from pages.by_type(self.residency, keys, memory_type, limit, offset)
             return [known(stored) for stored in page]
 
         return Operation(steps())
@@ -482,7 +482,7 @@ class Operations:
                 state=state is not None,
                 messages=(yield from histories.rehydrate(MESSAGES, self.residency, keys)),
                 events=(yield from histories.rehydrate(EVENTS, self.residency, keys)),
-                memories=(yield from memories.rehydrate_worthiest(self.residency, keys, _REHYDRATED_MEMORIES)),
+                memories=(yield from pages.rehydrate_worthiest(self.residency, keys, _REHYDRATED_MEMORIES)),
             )
 
         return Operation(steps())

@@ -290,9 +290,35 @@ def delete_memory(keys: AgentKeys, memory_type: str, key: str) -> Call[bool | Mi
     return _fcall("delete_memory", at, (keys.agent.bytes, member), _or_miss(bool))
 
 
+class MemoryIndex(NamedTuple):
+    """What an agent's index says: the names `<type>:<key>` of resident memories, and of which types (`""`: of all that
+    begin with no `_`) it names every memory that PostgreSQL has alive."""
+
+    members: list[str]
+    whole: frozenset[str]
+
+    def is_whole(self, memory_type: str | None) -> bool:
+        """Whether all memories of a type (None: of all that begin with no `_`) are named."""
+        kind = memory_type or ""
+        return kind in self.whole or ("" in self.whole and not kind.startswith("_"))
+
+
+def _memory_index(reply: Any) -> MemoryIndex:
+    names = [name.decode(errors="replace") for name in reply]
+    return MemoryIndex(
+        [name for name in names if name[:1] not in ("*", "?")],
+        frozenset(name[1:] for name in names if name[:1] == "*"),
+    )
+
+
 def resident_members(keys: AgentKeys) -> Call[list[str]]:
-    """The names `<type>:<key>` in the agent's index."""
-    return Call(("ZRANGE", keys.memories, 0, -1), lambda reply: [name.decode(errors="replace") for name in reply])
+    """The names in the agent's index."""
+    return Call(("ZRANGEBYSCORE", keys.memories, 0, "+inf"), lambda reply: _memory_index(reply).members)
+
+
+def memory_index(keys: AgentKeys) -> Call[MemoryIndex]:
+    """The agent's index."""
+    return Call(("ZRANGE", keys.memories, 0, -1), _memory_index)
 
 
 def memory_bytes(keys: AgentKeys, member: str) -> Call[bytes | None]:
@@ -343,6 +369,33 @@ def offer_memory(keys: AgentKeys, member: str, token: bytes, ttl: float, stored:
     """What PostgreSQL said of a memory; False: refused."""
     args = (token, int(ttl * 1000), member, wire.memory_bytes(stored), keys.agent.bytes)
     return _fcall("offer_memory", (keys.memory(member), keys.memories, keys.forgotten), args, _accepted)
+
+
+def lease_memories(
+    keys: AgentKeys, memory_type: str | None, token: bytes, ttl: float, empty: Sequence[str]
+) -> Call[bytes]:
+    """The right to offer a whole type (None: all that begin with no `_`). `empty`: members of the index that were found
+    to have no value; those that have none now leave it."""
+    at = (keys.memories, *map(keys.memory, empty))
+    args: list[Argument] = [memory_type or "", token, int(ttl * 1000), *empty]
+    return _fcall("lease_memories", at, args, bytes)
+
+
+def offer_memories(
+    keys: AgentKeys,
+    memory_type: str | None,
+    token: bytes,
+    ttl: float,
+    values: Mapping[str, bytes],
+    *,
+    whole: bool,
+) -> Call[int]:
+    """What PostgreSQL said of a type, by member (`b""`: it was resident); `whole`: with those offered before, these are
+    all that it has. Gives how many were not there; none, where the lease is over."""
+    at = (keys.memories, *map(keys.memory, values))
+    args: list[Argument] = [memory_type or "", token, int(ttl * 1000), "1" if whole else ""]
+    args += [word for item in values.items() for word in item]
+    return _fcall("offer_memories", at, args, lambda reply: 0 if reply == b"REFUSED" else int(reply))
 
 
 def evict(keys: Sequence[str]) -> Call[tuple[int, int]]:

@@ -76,7 +76,7 @@ def _memories(keys: AgentKeys, members: Iterable[bytes]) -> list[bytes]:
 
 def indexed(keys: AgentKeys) -> Call[list[bytes]]:
     """The members of the agent's index."""
-    return Call(("ZRANGE", keys.memories, 0, -1), list)
+    return Call(("ZRANGEBYSCORE", keys.memories, 0, "+inf"), list)
 
 
 def memory_keys(keys: AgentKeys, cursor: bytes) -> Call[Page]:

@@ -8,7 +8,10 @@ from importlib.resources import files
 
 from banshee_memory.errors import IncompatibleSchema
 
-TOPICS = ("library", "clock", "idempotency", "emotions", "histories", "memories", "forgetting", "tiering", "letters")
+TOPICS = (
+    *("library", "clock", "idempotency", "emotions", "histories", "index", "memories"),
+    *("forgetting", "tiering", "letters"),
+)
 """The files in the order in which they build on each other."""
 
 

@@ -52,10 +52,11 @@ redis.register_function {
     local dropped = 0
     for i = 3, #ARGV do
       dropped = dropped + redis.call('UNLINK', KEYS[i + 6])
-      redis.call('ZREM', index, ARGV[i])
+      forget_name(index, ARGV[i])
       redis.call('SREM', accesses, agent .. ARGV[i])
     end
-    if redis.call('ZCARD', index) > 0 then return { '', dropped, now } end
+    if redis.call('ZCOUNT', index, 0, '+inf') > 0 then return { '', dropped, now } end
+    redis.call('UNLINK', index) -- what it says of types, and the leases on them
     dropped = dropped + redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
     redis.call('SREM', wanted, agent)
     redis.call('HSET', forgotten, agent, stamp_in_id(id))
@@ -111,7 +112,7 @@ local function erase_memory(memory, index, accesses, agent, member, through, mom
     if stamp ~= ZERO then found = 1 end
   end
   redis.call('UNLINK', memory)
-  redis.call('ZREM', index, member)
+  forget_name(index, member)
   redis.call('SREM', accesses, agent .. member)
   return found
 end

@@ -98,7 +98,7 @@ redis.register_function {
       local value = redis.pcall('GET', KEYS[2])
       if type(value) == 'string' and is_of(letter, string.sub(value, 2, 9)) then
         redis.call('DEL', KEYS[2])
-        redis.pcall('ZREM', KEYS[3], letter.p)
+        pcall(forget_name, KEYS[3], letter.p)
       end
     end
     return 1

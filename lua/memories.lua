@@ -5,8 +5,6 @@
 --       goes to PostgreSQL
 --   'A' absent: stamp (8 bytes) of its deletion, or zeros where PostgreSQL knows no such memory
 --   'L' a rehydration is under way: its token
--- The agent's index is a sorted set of its resident memories, `<type>:<key>`: +inf while one is not flushed,
--- after that when Redis lets it go, in milliseconds.
 -- The shard's accesses is a set of memories read since the last flush, `<agent><type>:<key>`.
 
 local HEADER = '>ddddd'
@@ -45,24 +43,6 @@ end
 
 local function is_known(value)
   return value and string.byte(value) ~= 76
-end
-
--- From here on the only copy is in Redis: no TTL, on the memory and on the index that names it. Called before the value is
--- written, as the one that fails where somebody put another type under the index's name.
-local function soil(memory, index, member)
-  redis.call('ZADD', index, '+inf', member)
-  redis.call('PERSIST', index)
-  redis.call('PERSIST', memory)
-end
-
--- A clean member's score is when Redis lets it go (milliseconds). The index forgets those that are gone, and goes itself
--- with the last of them, unless one is not flushed.
-local function settle_member(index, member, ttl, now)
-  local now_ms = math.floor(now / 1000)
-  if ttl > 0 then redis.call('ZADD', index, now_ms + ttl, member) else redis.call('ZREM', index, member) end
-  redis.call('ZREMRANGEBYSCORE', index, '-inf', now_ms - 1000)
-  local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2]
-  if last and last ~= 'inf' then redis.call('PEXPIRE', index, math.max(tonumber(last) - now_ms, 1)) end
 end
 
 local function store_transient(key, index, member, head, body, ttl, now)
@@ -162,7 +142,7 @@ redis.register_function {
     local m = parse_memory(value)
     if not m or is_expired(m, now_us()) then return 0 end
     if m.transient then
-      redis.call('ZREM', KEYS[2], ARGV[2])
+      forget_name(KEYS[2], ARGV[2])
       return redis.call('DEL', KEYS[1])
     end
     local ms, seq = log_append(KEYS[3], 'V', ARGV[1], ARGV[2], true)

@@ -82,6 +82,84 @@ redis.register_function {
   end,
 }
 
+-- banshee1_lease_memories: a reader asks for the right to say what PostgreSQL has of a whole type. The lease lies in the
+-- index, and ends as soon as a name of that type leaves it.
+--   KEYS   index, memories that it names and the reader found empty
+--   ARGV   type ('' = all that begin with no _), token (8 bytes), TTL in milliseconds, members of those memories
+--   reply  token to offer with (another reader's, if it was first)
+redis.register_function {
+  function_name = 'banshee1_lease_memories',
+  callback = function(KEYS, ARGV)
+    local index, kind, token = KEYS[1], ARGV[1], ARGV[2]
+    if not kind or not string.find(kind, '^[a-z0-9_]*$') then return invalid('type: not a type') end
+    if not token or #token ~= 8 then return invalid('token: not 8 bytes') end
+    if not is_ttl(ARGV[3]) then return invalid('ttl: not milliseconds') end
+    if #ARGV ~= #KEYS + 2 then return invalid('members: not one for each memory') end
+    local now_ms = math.floor(now_us() / 1000)
+    forget_gone(index, now_ms)
+    redis.call('ZREMRANGEBYSCORE', index, string.format('(%.0f', -now_ms), '(0')
+    for i = 2, #KEYS do
+      if not is_known(redis.call('GET', KEYS[i])) then forget_name(index, ARGV[i + 2]) end
+    end
+    local lease = '?' .. kind .. ':'
+    for _, said in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', '(0')) do
+      if string.sub(said, 1, #lease) == lease then return string.sub(said, #lease + 1) end
+    end
+    redis.call('ZADD', index, -(now_ms + ARGV[3]), lease .. token)
+    let_go(index, now_ms)
+    return token
+  end,
+}
+
+-- Installs what PostgreSQL said of a memory, or starts the TTL of what is there again. While the lease on its type lives,
+-- nobody wrote one that has neither value nor name. Returns whether it was installed.
+local function install(memory, index, member, value, hot_ttl, now)
+  local there = redis.call('GET', memory)
+  local is_new = not is_known(there)
+  if is_new then
+    if value == '' or redis.call('ZSCORE', index, member) then return false end
+    there = value
+  elseif redis.call('PTTL', memory) == -1 then
+    return false
+  end
+  local ttl = memory_ttl(there, hot_ttl, now)
+  if ttl <= 0 then return false end
+  if is_new then
+    redis.call('SET', memory, value, 'PX', ttl)
+  else
+    redis.call('PEXPIRE', memory, ttl)
+  end
+  redis.call('ZADD', index, math.floor(now / 1000) + ttl, member)
+  return is_new
+end
+
+-- banshee1_offer_memories: what PostgreSQL said of a type, if the lease still lives.
+--   KEYS   index, memories
+--   ARGV   type and token of the lease, TTL in milliseconds, '1': with those offered before, these are all that there are
+--          (''), then for each memory its member and value ('': it was resident)
+--   reply  REFUSED | how many were not there
+redis.register_function {
+  function_name = 'banshee1_offer_memories',
+  callback = function(KEYS, ARGV)
+    local index, kind, hot_ttl = KEYS[1], ARGV[1], tonumber(ARGV[3])
+    if not is_ttl(ARGV[3]) then return invalid('ttl: not milliseconds') end
+    if #ARGV ~= 2 * #KEYS + 2 then return invalid('values: not one for each memory') end
+    local lease, now, installed = '?' .. kind .. ':' .. ARGV[2], now_us(), 0
+    if not redis.call('ZSCORE', index, lease) then return REFUSED end
+    for i = 2, #KEYS do
+      local member = ARGV[2 * i + 1]
+      if install(KEYS[i], index, member, ARGV[2 * i + 2], hot_ttl, now) then installed = installed + 1 end
+      if not redis.call('ZSCORE', index, member) then redis.call('ZREM', index, lease) end
+    end
+    local now_ms = math.floor(now / 1000)
+    if ARGV[4] == '1' and redis.call('ZREM', index, lease) == 1 then
+      redis.call('ZADD', index, -(now_ms + hot_ttl), '*' .. kind)
+    end
+    let_go(index, now_ms)
+    return installed
+  end,
+}
+
 -- Drops from the front of a list what is flushed and over the cap, and lets a list go in which nothing is unflushed.
 local function settle_history(list, through, cap, hot_ttl)
   local header = parse_header(redis.call('LINDEX', list, 0))
@@ -304,6 +382,8 @@ redis.register_function {
         dropped = dropped + 1
       elseif ttl == -1 then
         kept = kept + 1
+        -- What an index says of types as a whole goes with what is clean.
+        if redis.call('TYPE', key).ok == 'zset' then redis.call('ZREMRANGEBYSCORE', key, '-inf', '(0') end
       end
     end
     return { dropped, kept }

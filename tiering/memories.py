@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from banshee_memory.cold import reads
 from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, wire
+from banshee_memory.hot import calls
 from banshee_memory.hot.calls import MISS, RESIDENT
-from banshee_memory.hot.keys import AgentKeys, member_of, member_parts
-from banshee_memory.records import MemoryRecord, StoredMemory
+from banshee_memory.hot.keys import AgentKeys, member_of
+from banshee_memory.records import StoredMemory
 from banshee_memory.settings import Durability
-from banshee_memory.stamps import to_us
 from banshee_memory.tiering.residency import Residency, insist, offered
 from banshee_memory.tiering.steps import Steps, write
 
@@ -123,59 +120,3 @@ def rehydrate(
     failpoint("rehydrate.memory_asked")
     yield from offered(calls.offer_memory(keys, member, token, settings.hot_ttl, stored))
     return stored  # type: ignore[no-any-return]
-
-
-def rehydrate_worthiest(residency: Residency, keys: AgentKeys, count: int) -> Steps[int]:
-    """Brings in the most important memories of all types; gives how many were not there."""
-    now_us = yield calls.now()
-    page = yield reads.memory_page(keys.agent, None, now_us, count, 0)
-    brought = 0
-    for stored in page:
-        resident = yield calls.get_memory(keys, stored.record.memory_type, stored.record.key)
-        if resident is MISS:
-            yield from rehydrate(residency, keys, stored.record.memory_type, stored.record.key)
-            brought += 1
-    return brought
-
-
-def by_type(
-    residency: Residency, keys: AgentKeys, memory_type: str | None, limit: int, offset: int
-) -> Steps[list[StoredMemory]]:
-    """Those of a type (None: of all that are no type of ours), by importance, then last access, descending."""
-    hot = yield from resident(residency, keys, lambda member: _is_of(member, memory_type))
-    now_us = yield calls.now()
-    # Whatever is resident may push any of PostgreSQL's out of the page, or stand in it instead of its older self.
-    page = yield reads.memory_page(keys.agent, memory_type, now_us, offset + limit + len(hot), 0)
-    found = {member_of(stored.record.memory_type, stored.record.key): stored for stored in page}
-    found.update(hot)
-    living = [(stored.record, stored) for stored in found.values() if stored.record and _lives(stored.record, now_us)]
-    living.sort(key=lambda pair: _worth(pair[0]))
-    return [stored for _, stored in living[offset : offset + limit]]
-
-
-def _is_of(member: str, memory_type: str | None) -> bool:
-    own = member_parts(member)[0]
-    return own == memory_type or (memory_type is None and not own.startswith("_"))
-
-
-def _worth(record: MemoryRecord) -> tuple[float, int, str, str]:
-    return -record.importance, -to_us(record.last_accessed), record.memory_type, record.key
-
-
-def _lives(record: MemoryRecord, now_us: int) -> bool:
-    return record.expires_at is None or to_us(record.expires_at) > now_us
-
-
-def resident(
-    residency: Residency, keys: AgentKeys, wanted: Callable[[str], bool] = lambda member: True
-) -> Steps[dict[str, StoredMemory]]:
-    """All memories (and absences) in Redis by member, which include all that are nowhere else."""
-    members = [member for member in (yield calls.resident_members(keys)) if wanted(member)]
-    values = yield [calls.memory_bytes(keys, member) for member in members]
-    result = {}
-    for member, raw in zip(members, values, strict=True):
-        if raw is not None and raw[:1] != b"L":
-            readable = residency.readable(partial(wire.memory_of, keys.agent, member), [raw])
-            if readable:
-                result[member] = readable[0]
-    return result

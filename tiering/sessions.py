@@ -24,7 +24,7 @@ from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.records import AgentSession, Json, MemoryRecord, Placed, StoredMemory, known, memory_id
 from banshee_memory.settings import Durability
 from banshee_memory.stamps import from_us, to_us
-from banshee_memory.tiering import histories, memories, states
+from banshee_memory.tiering import histories, memories, pages, states
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.residency import Residency
 from banshee_memory.tiering.steps import Steps
@@ -105,7 +105,7 @@ def end(residency: Residency, keys: AgentKeys, session_id: UUID, level: Durabili
 
 def newest(residency: Residency, keys: AgentKeys, limit: int) -> Steps[list[AgentSession]]:
     """The newest sessions, newest first."""
-    page = yield from memories.by_type(residency, keys, TYPE, limit, 0)
+    page = yield from pages.by_type(residency, keys, TYPE, limit, 0)
     return [_session(stored) for stored in page]
 
 
@@ -181,7 +181,7 @@ def _own_spans(residency: Residency, keys: AgentKeys, whole: Span) -> Steps[list
     later: list[Span] = []
     offset = 0
     while True:
-        page = yield from memories.by_type(residency, keys, TYPE, _PAGE, offset)
+        page = yield from pages.by_type(residency, keys, TYPE, _PAGE, offset)
         spans = [_span(stored) for stored in page]
         later += [span for span in spans if span[0] > whole[0]]
         if len(page) < _PAGE or spans[-1][0] <= whole[0]:

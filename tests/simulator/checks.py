@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from banshee_memory.cold import reads
-from banshee_memory.hot import wire
-from banshee_memory.hot.keys import agent_keys, shard_keys
+from banshee_memory.hot import calls, wire
+from banshee_memory.hot.keys import agent_keys, member_of, shard_keys
+from banshee_memory.records import known
 from banshee_memory.tiering.drain import Drain
 from banshee_memory.tiering.steps import drive
 from tests.simulator.deeds import ALL, Deed, compare_memories, compare_messages, compare_state
@@ -29,6 +30,7 @@ class _CleanKeys:
 
     def __init__(self, world: World, life: Life) -> None:
         self._redis = world.servers.redis.client
+        self._now = world.now
         self._cold = world.cold
         self._keys = agent_keys(life.id, world.settings.shards)
 
@@ -38,6 +40,7 @@ class _CleanKeys:
         events = reads.event_page(self._keys.agent, ALL)
         self._check_list(self._keys.events, lambda agent, element: wire.event_of(agent, element).placed, events)
         self._check_memories()
+        self._check_index()
 
     def _is_clean(self, key: str) -> bool:
         return bool(self._redis.pttl(key) >= 0)
@@ -62,13 +65,21 @@ class _CleanKeys:
                     assert ours.emotional_context == theirs, f"{key} has a TTL and an amendment is nowhere else"
 
     def _check_memories(self) -> None:
-        for member, score in self._redis.zrange(self._keys.memories, 0, -1, withscores=True):
+        for member, score in self._redis.zrangebyscore(self._keys.memories, 0, "+inf", withscores=True):
             key = self._keys.memory(member.decode())
             value = self._redis.get(key)
             if score == float("inf"):
                 assert not self._is_clean(self._keys.memories), "an index has a TTL and names what is nowhere else"
             if value is not None and value[:1] in b"PA" and self._is_clean(key):
                 self._check_memory(key, member.decode(), value)
+
+    def _check_index(self) -> None:
+        index = calls.memory_index(self._keys).decode(self._redis.zrange(self._keys.memories, 0, -1))
+        for kind in index.whole:
+            for stored in self._cold.fetch(reads.memory_page(self._keys.agent, kind or None, self._now, ALL)):
+                record = known(stored)
+                name = member_of(record.memory_type, record.key)
+                assert name in index.members, f"an index says that it names every {kind or 'memory'}, but not {name}"
 
     def _check_memory(self, key: str, member: str, value: bytes) -> None:
         ours = wire.memory_of(self._keys.agent, member, value)

@@ -260,12 +260,12 @@ class Agent:
         )
         return known
 
-    def page(self, memory_type: str, now: int) -> list[tuple[str, Known]]:
-        """The living ones of a type, the worthiest first."""
+    def page(self, memory_type: str | None, now: int) -> list[tuple[tuple[str, str], Known]]:
+        """The living ones of a type (None: of all), the worthiest first."""
         living = [
-            (key, known)
-            for (kind, key), known in self.memories.items()
-            if kind == memory_type and not known.is_over(now)
+            (name, known)
+            for name, known in self.memories.items()
+            if memory_type in (None, name[0]) and not known.is_over(now)
         ]
         return sorted(living, key=lambda item: (-item[1].importance, -item[1].accessed, item[0]))
 
