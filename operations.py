@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4, uuid5
+
+import msgspec
 
 from banshee_memory import validation
 from banshee_memory.emotions import Absence, Emotion, EmotionalState, absence_text
@@ -56,8 +57,7 @@ _REHYDRATED_MEMORIES = 100
 _WANTED_AT_ONCE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Operation(Generic[T]):
+class Operation(msgspec.Struct, Generic[T], frozen=True):
     """What to do, and what must be in PostgreSQL before it counts as done (None: nothing)."""
 
     steps: Steps[T]
@@ -383,12 +383,7 @@ class Operations:
         """The data of a memory, or None; counts."""
         keys = self._keys(agent_id)
         memory_type, key = self._name(memory_type, key)
-
-        def steps() -> Steps[Any]:
-            stored = yield from memories.read(self.residency, keys, memory_type, key, counted=True)
-            return known(stored).data if stored else None
-
-        return Operation(steps())
+        return Operation(memories.data(self.residency, keys, memory_type, key))
 
     def get_memory(self, agent_id: UUID, memory_type: str, key: str) -> Operation[MemoryRecord | None]:
         """A memory, or None; does not count."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import sha1
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 
 from banshee_memory.emotions import Emotion
+from banshee_memory.stamps import uuid_of
 
 Json = Any
 R = TypeVar("R")
@@ -522,4 +524,7 @@ def known(stored: StoredMemory) -> MemoryRecord:
 
 def memory_id(agent_id: UUID, memory_type: str, key: str) -> UUID:
     """The id of the memory with this name: derived (UUIDv5), so that a replacement keeps it without a look-up."""
-    return uuid5(agent_id, f"{memory_type}\0{key}")
+    named = bytearray(sha1(agent_id.bytes + f"{memory_type}\0{key}".encode(), usedforsecurity=False).digest()[:16])
+    named[6] = named[6] & 0x0F | 0x50
+    named[8] = named[8] & 0x3F | 0x80
+    return uuid_of(bytes(named))

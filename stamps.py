@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -59,13 +60,30 @@ def keyed_nonce(agent_id: UUID, idempotency_key: str, index: int) -> bytes:
     return hashlib.blake2b(name, digest_size=8).digest()
 
 
+_uuid = msgspec.msgpack.Decoder(UUID).decode
+
+
+def uuid_of(sixteen: bytes) -> UUID:
+    """The UUID of these bytes: `UUID(bytes=...)` in a quarter of the time."""
+    return _uuid(b"\xc4\x10" + sixteen)
+
+
 def record_id(stamp: int, nonce: bytes, at_us: int) -> UUID:
     """The UUIDv7 (RFC 9562) of a message or event: its own time, twelve bits of its stamp's seq, 62 random bits.
 
     It is derived, not stored, so both tiers and any client that knows stamp and nonce agree on it.
     """
     tail = int.from_bytes(nonce, "big") & ((1 << 62) - 1) | (0b10 << 62)
-    return UUID(int=(at_us // 1_000) << 80 | _VERSION_7 | (stamp & 0xFFF) << 64 | tail)
+    return uuid_of(((at_us // 1_000) << 80 | _VERSION_7 | (stamp & 0xFFF) << 64 | tail).to_bytes(16, "big"))
+
+
+_FRESH = struct.Struct(">HQQ")
+
+
+def fresh_id(stamp: int, nonce: int) -> UUID:
+    """`record_id` of a record that brought no time of its own, in half the time; the nonce as a number."""
+    head, tail = stamp & 0xFFFF_FFFF_FFFF_0FFF | 0x7000, nonce & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
+    return _uuid(_FRESH.pack(0xC410, head, tail))
 
 
 def id_span(record: UUID) -> tuple[datetime, datetime]:
@@ -81,4 +99,4 @@ def to_us(at: datetime) -> int:
 
 def from_us(us: int | float) -> datetime:
     """The UTC time of that many microseconds since the epoch."""
-    return EPOCH + timedelta(microseconds=int(us))
+    return EPOCH + timedelta(0, 0, int(us))

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
+import msgspec
+
 from banshee_memory.emotions import Emotion, EmotionalState, StoredState
 from banshee_memory.hot import wire
 from banshee_memory.hot.keys import BARRIER, STORE, AgentKeys, ShardKeys, member_of, shard_in
@@ -22,8 +24,7 @@ T = TypeVar("T")
 Argument = str | bytes | int | float
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """One round trip: a command and the reading of its reply."""
 
     command: tuple[Argument, ...]
@@ -126,14 +127,9 @@ def _texts(flat: Any) -> dict[str, str]:
 # --- emotions ---
 
 
-def _state_at(reply: list[Any]) -> EmotionalState | None:
-    state = wire.state_of(reply[1:])
-    return state.at(int(reply[0])) if state else None
-
-
 def load_state(keys: AgentKeys) -> Call[EmotionalState | Miss | None]:
     """What it feels now, by the clock of the hot store."""
-    return _read("load_state", (keys.state,), _or_miss(_state_at))
+    return _read("load_state", (keys.state,), _or_miss(wire.state_now))
 
 
 def state_hash(keys: AgentKeys) -> Call[list[bytes]]:
@@ -161,7 +157,7 @@ def set_temperament(
     args: list[Argument] = [keys.agent.bytes, absence]
     for emotion, rate in rates.items():
         args += [emotion.value, "" if rate is None else repr(rate)]
-    return _fcall("set_temperament", (keys.state, keys.log), args, _or_miss(_state_at))
+    return _fcall("set_temperament", (keys.state, keys.log), args, _or_miss(wire.state_now))
 
 
 def set_presence(keys: AgentKeys, presence: str) -> Call[bool | Miss]:
@@ -178,7 +174,7 @@ def update_emotions(
 ) -> Call[EmotionalState | Miss | None]:
     """Decays, applies, clamps, drops; gives what is now true."""
     args: list[Argument] = [keys.agent.bytes, mode, *_amounts(changes)]
-    return _once("update_emotions", keys, (keys.state, keys.log), args, _or_miss(_state_at), once)
+    return _once("update_emotions", keys, (keys.state, keys.log), args, _or_miss(wire.state_now), once)
 
 
 def save_event(
@@ -228,9 +224,11 @@ def end_of(replies: Sequence[Any]) -> wire.History:
     before, elements, after = replies
     if before is None or after is None:
         return wire.History(None, [])
-    first, last = wire.history_of([before]).header, wire.history_of([after]).header
-    same = first is not None and last is not None and first.generation == last.generation
-    return wire.History(last if same else None, wire.history_of(elements).elements)
+    last = wire.history_of([after]).header
+    if last is not None and before != after:
+        first = wire.history_of([before]).header
+        last = last if first is not None and first.generation == last.generation else None
+    return wire.History(last, wire.history_of(elements).elements)
 
 
 def whole_history(key: str) -> Call[wire.History]:
@@ -276,11 +274,24 @@ def get_memory(keys: AgentKeys, memory_type: str, key: str) -> Call[StoredMemory
     return _read("get_memory", (keys.memory(member),), _memory(keys, member))
 
 
-def retrieve_memory(keys: AgentKeys, memory_type: str, key: str) -> Call[StoredMemory | Miss | None]:
+def retrieve_memory(
+    keys: AgentKeys, memory_type: str, key: str, decode: Callable[[Any], Any] | None = None
+) -> Call[StoredMemory | Miss | None]:
     """Reads and counts the access."""
     member = member_of(memory_type, key)
     at = (keys.memory(member), keys.memories, keys.accesses)
-    return _fcall("retrieve_memory", at, (keys.agent.bytes, member), _memory(keys, member))
+    return _fcall("retrieve_memory", at, (keys.agent.bytes, member), decode or _memory(keys, member))
+
+
+def _data(reply: Any) -> Any:
+    if reply is None:
+        return None
+    return MISS if reply == _MISS else wire.memory_data(reply)
+
+
+def retrieve_data(keys: AgentKeys, memory_type: str, key: str) -> Call[Any]:
+    """`retrieve_memory`, of which only the data is read: a miss, the data, or None where there is no such memory."""
+    return retrieve_memory(keys, memory_type, key, _data)
 
 
 def delete_memory(keys: AgentKeys, memory_type: str, key: str) -> Call[bool | Miss]:

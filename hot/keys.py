@@ -48,6 +48,7 @@ class AgentKeys(NamedTuple):
     agent: UUID
     shard: int
     tag: str
+    name: str
 
     @property
     def log(self) -> str:
@@ -82,32 +83,32 @@ class AgentKeys(NamedTuple):
     @property
     def state(self) -> str:
         """The hash of what it feels."""
-        return f"{self.tag}state:{self.agent}"
+        return f"{self.tag}state:{self.name}"
 
     @property
     def messages(self) -> str:
         """The list of its latest messages."""
-        return f"{self.tag}messages:{self.agent}"
+        return f"{self.tag}messages:{self.name}"
 
     @property
     def events(self) -> str:
         """The list of its latest emotional events."""
-        return f"{self.tag}events:{self.agent}"
+        return f"{self.tag}events:{self.name}"
 
     @property
     def memories(self) -> str:
         """The index of its resident memories."""
-        return f"{self.tag}memories:{self.agent}"
+        return f"{self.tag}memories:{self.name}"
 
     def memory(self, member: str) -> str:
         """One memory, by its `<type>:<key>`."""
-        return f"{self.tag}memory:{self.agent}:{member}"
+        return f"{self.tag}memory:{self.name}:{member}"
 
 
 def agent_keys(agent_id: UUID, shards: int) -> AgentKeys:
     """The keys of an agent."""
     shard = shard_of(agent_id, shards)
-    return AgentKeys(agent_id, shard, f"{PREFIX}{{{shard}}}:")
+    return AgentKeys(agent_id, shard, f"{PREFIX}{{{shard}}}:", str(agent_id))
 
 
 def member_of(memory_type: str, key: str) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from banshee_memory.emotions import (
+    FLOOR,
     Before,
     Emotion,
+    EmotionalState,
     Felt,
     StoredState,
     arousal_of,
@@ -35,7 +37,7 @@ from banshee_memory.records import (
     StoredMemory,
     memory_id,
 )
-from banshee_memory.stamps import from_us, record_id, stamp_us, to_us
+from banshee_memory.stamps import EPOCH, fresh_id, from_us, record_id, stamp_us, to_us, uuid_of
 
 _DOUBLE = struct.Struct(">d")
 _FELT = struct.Struct(">dd")
@@ -43,9 +45,16 @@ _META = struct.Struct(">Qd")
 _CLOCKS = struct.Struct(">dd")
 _STAMP = struct.Struct(">Q")
 _CONTEXT = struct.Struct(">H")
+_HEAD = struct.Struct(">QBH")
+"""Of an element without a time of its own: stamp, 0, length of the context."""
+_USUAL = struct.Struct(">QBHBHQ")
+"""The same, and the beginning of a message's body: an array, in it first a nonce of eight bytes."""
+_NONCE = 0xC408
 _HEADER = struct.Struct(">cdQ12sQ")
 _MEMORY = struct.Struct(">cQddddd")
 _EMOTIONS = {e.value.encode(): e for e in Emotion}
+_KEPT = {e.value.encode(): (e, 1.0 - e.rate) for e in Emotion}
+"""What is left of an emotion after a second, unless the agent has a rate of its own."""
 _RATES = {e.value.encode() + b"/rate": e for e in Emotion}
 _MODES: dict[bytes, EventMode] = {b"s": "set", b"a": "add", b"r": "record"}
 HEADER_MARK = 0xFF
@@ -76,6 +85,28 @@ def state_of(flat: Iterable[bytes]) -> StoredState | None:
         return _state(flat)
     except _BROKEN as exc:
         raise Undecodable(f"state: {exc}") from exc
+
+
+def state_now(reply: list[Any]) -> EmotionalState | None:
+    """What is felt now, from the time and the fields and values of a hash."""
+    now, whole, felt = int(reply[0]), False, {}
+    try:
+        for name, value in zip(reply[1::2], reply[2::2], strict=True):
+            known = _KEPT.get(name)
+            if known is not None:
+                intensity, at = _FELT.unpack(value)
+                gap = now - int(at)
+                left = intensity * known[1] ** (gap / 1e6) if gap > 0 else intensity
+                if left >= FLOOR:
+                    felt[known[0]] = left
+            elif name == b"meta":
+                whole = True
+            else:  # a temperament of its own, or a known absence
+                state = _state(reply[1:])
+                return None if state is None else state.at(now)
+    except _BROKEN as exc:
+        raise Undecodable(f"state: {exc}") from exc
+    return EmotionalState(felt, {}, from_us(now)) if whole else None
 
 
 def _state(flat: Iterable[bytes]) -> StoredState | None:
@@ -229,19 +260,18 @@ class _Entry(NamedTuple):
 
 
 def _entry(element: bytes) -> _Entry:
-    stamp: int = _STAMP.unpack_from(element)[0]
-    if element[8] == 0:
-        start, at_us = 9, stamp_us(stamp)
+    stamp, flag, size = _HEAD.unpack_from(element)
+    if flag == 0:
+        start, at_us = 11, stamp_us(stamp)
     else:
-        start, at_us = 17, int(_DOUBLE.unpack_from(element, 9)[0])
-    body = start + 2 + _CONTEXT.unpack_from(element, start)[0]
-    return _Entry(stamp, at_us, element[start + 2 : body], element[body:])
+        start, at_us = 19, int(_DOUBLE.unpack_from(element, 9)[0])
+        size = _CONTEXT.unpack_from(element, 17)[0]
+    body = start + size
+    return _Entry(stamp, at_us, element[start:body], element[body:])
 
 
 def _id(nonce: bytes, stamp: int, at_us: int) -> UUID:
-    if len(nonce) == 8:
-        return record_id(stamp, nonce, at_us)
-    return UUID(bytes=nonce)
+    return record_id(stamp, nonce, at_us) if len(nonce) == 8 else uuid_of(nonce)
 
 
 def place_of(element: bytes) -> tuple[int, int]:
@@ -257,26 +287,51 @@ def element_of(entry_stamp: int, payload: bytes) -> bytes:
 
 def message_of(agent: UUID, element: bytes) -> Placed[ConversationMessage]:
     """A message from its element."""
+    message = message_record(agent, element)
+    return Placed(*place_of(element), message)
+
+
+def message_record(agent: UUID, element: bytes) -> ConversationMessage:
+    """The same without its place, for readers of many."""
     try:
-        entry = _entry(element)
-        body = _message_body.decode(entry.body)
-        context = body.emotional_context
-        if entry.context:
-            context = {e.value: i for e, i in _snapshot(entry.context).emotions.items()}
-        message = ConversationMessage(
-            id=_id(body.nonce, entry.stamp, entry.at_us),
+        stamp, flag, size, _, kind, nonce = _USUAL.unpack_from(element)
+        if flag or size or kind != _NONCE:
+            return _unusual_message(agent, element)
+        body = _message_body.decode(element[11:])
+        session = body.session_id
+        return ConversationMessage(
+            id=fresh_id(stamp, nonce),
             agent_id=agent,
             role=body.role,
             content=body.content,
             metadata=body.metadata,
-            emotional_context=context,
+            emotional_context=body.emotional_context,
             tokens_used=body.tokens_used,
-            session_id=UUID(bytes=body.session_id) if body.session_id else None,
-            created_at=from_us(entry.at_us),
+            session_id=uuid_of(session) if session else None,
+            created_at=EPOCH + timedelta(0, 0, (stamp >> 16) * 1_000),
         )
     except _BROKEN as exc:
         raise Undecodable(f"message: {exc}") from exc
-    return Placed(entry.at_us, entry.stamp, message)
+
+
+def _unusual_message(agent: UUID, element: bytes) -> ConversationMessage:
+    """One with a time of its own, with what was felt, or with an id that it brought along."""
+    stamp, at_us, snapshot, packed = _entry(element)
+    body = _message_body.decode(packed)
+    context = body.emotional_context
+    if snapshot:
+        context = {e.value: i for e, i in _snapshot(snapshot).emotions.items()}
+    return ConversationMessage(
+        id=_id(body.nonce, stamp, at_us),
+        agent_id=agent,
+        role=body.role,
+        content=body.content,
+        metadata=body.metadata,
+        emotional_context=context,
+        tokens_used=body.tokens_used,
+        session_id=uuid_of(body.session_id) if body.session_id else None,
+        created_at=from_us(at_us),
+    )
 
 
 class Amendment(msgspec.Struct, array_like=True, frozen=True):
@@ -418,6 +473,7 @@ def memory_of(agent: UUID, member: str, raw: bytes) -> StoredMemory:
             raise Undecodable(f"memory: mark {mark!r}")
         body = _memory_body.decode(memoryview(raw)[_MEMORY.size :])
         memory_type, key = member_parts(member)
+        written = from_us(updated)
         record = MemoryRecord(
             id=memory_id(agent, memory_type, key),
             agent_id=agent,
@@ -426,15 +482,27 @@ def memory_of(agent: UUID, member: str, raw: bytes) -> StoredMemory:
             data=body.data,
             importance=body.importance,
             access_count=int(count),
-            last_accessed=from_us(accessed),
-            created_at=from_us(created),
-            updated_at=from_us(updated),
+            last_accessed=written if accessed == updated else from_us(accessed),
+            created_at=written if created == updated else from_us(created),
+            updated_at=written,
             expires_at=from_us(expires) if expires else None,
             tags=body.tags,
         )
     except _BROKEN as exc:
         raise Undecodable(f"memory: {exc}") from exc
     return StoredMemory(stamp, record)
+
+
+def memory_data(raw: bytes) -> Any:
+    """Only the data of a memory; None where it was deleted."""
+    try:
+        if raw[:1] == b"A":
+            return None
+        if raw[:1] not in (b"P", b"T"):
+            raise Undecodable(f"memory: mark {raw[:1]!r}")
+        return _memory_body.decode(memoryview(raw)[_MEMORY.size :]).data
+    except _BROKEN as exc:
+        raise Undecodable(f"memory: {exc}") from exc
 
 
 def memory_bytes(stored: StoredMemory | None) -> bytes:

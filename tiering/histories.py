@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -34,6 +35,7 @@ class Kind(Generic[R]):
     key: Callable[[AgentKeys], str]
     cap: Callable[[Residency], int]
     decode: Callable[[UUID, bytes], Placed[R]]
+    record: Callable[[UUID, bytes], R]
     encode: Callable[[Placed[R]], bytes]
     page: Callable[[UUID, int, tuple[int, int] | None], Query[list[Placed[R]]]]
 
@@ -42,6 +44,7 @@ MESSAGES: Kind[ConversationMessage] = Kind(
     key=lambda keys: keys.messages,
     cap=lambda residency: residency.settings.message_cap,
     decode=wire.message_of,
+    record=wire.message_record,
     encode=wire.message_element,
     page=reads.message_page,
 )
@@ -49,6 +52,7 @@ EVENTS: Kind[EmotionalEventRecord] = Kind(
     key=lambda keys: keys.events,
     cap=lambda residency: residency.settings.event_cap,
     decode=lambda agent, element: wire.event_of(agent, element).placed,
+    record=lambda agent, element: wire.event_of(agent, element).placed.record,
     encode=wire.event_element,
     page=reads.event_page,
 )
@@ -57,12 +61,21 @@ EVENTS: Kind[EmotionalEventRecord] = Kind(
 def newest(kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int) -> Steps[list[R]]:
     """The newest `limit`, oldest first."""
     history = calls.end_of((yield calls.history_end(kind.key(keys), limit)))
-    hot = _read(kind, residency, keys, history.elements)
-    if _reaches(history.header, hot, limit):
-        yield from residency.hit(kind.key(keys))
-        return _records(hot)
+    records = residency.readable(partial(kind.record, keys.agent), history.elements)
+    if _spans(history, len(records), limit):
+        keep = residency.hit(kind.key(keys))
+        if keep is not None:
+            yield keep
+        return records
     residency.counters.misses += 1
     return (yield from _through(kind, residency, keys, limit))
+
+
+def _spans(history: wire.History, read: int, limit: int) -> bool:
+    """Whether the newest `limit` are all among the elements, so many of which can be read."""
+    if history.header is None:
+        return False
+    return history.header.covers(*(wire.place_of(history.elements[0]) if read >= limit else BEGINNING))
 
 
 def _reaches(header: wire.Header | None, hot: Sequence[Placed[R]], limit: int) -> bool:

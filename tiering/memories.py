@@ -71,7 +71,28 @@ def read(
     if stored is not MISS:
         residency.counters.hits += 1
         return _living(stored)
+    return (yield from _through(residency, keys, memory_type, key, call))
+
+
+def data(residency: Residency, keys: AgentKeys, memory_type: str, key: str) -> Steps[Any]:
+    """The data of a memory, counted as an access; the rest of it is not even looked at where it is resident."""
+    try:
+        found = yield calls.retrieve_data(keys, memory_type, key)
+    except HotStoreFull:
+        stored = yield from read(residency, keys, memory_type, key, counted=False)
+    else:
+        if found is not MISS:
+            residency.counters.hits += 1
+            return found
+        stored = yield from _through(residency, keys, memory_type, key, calls.retrieve_memory(keys, memory_type, key))
+    return stored.record.data if stored and stored.record else None
+
+
+def _through(
+    residency: Residency, keys: AgentKeys, memory_type: str, key: str, call: calls.Call[Any]
+) -> Steps[StoredMemory | None]:
     residency.counters.misses += 1
+    look = calls.get_memory(keys, memory_type, key)
     for _ in range(_ATTEMPTS):
         cold = yield from rehydrate(residency, keys, memory_type, key)
         stored = yield from _uncounted_if_full(call, look)

@@ -38,6 +38,7 @@ class Counters:
 
 
 _MOST_WARM = 100_000
+_MOST_KNOWN = 10_000
 
 
 @dataclass(slots=True)
@@ -66,22 +67,32 @@ class Residency:
     settings: Settings
     counters: Counters = field(default_factory=Counters)
     warmth: Warmth = field(init=False)
+    known: dict[int, AgentKeys] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "warmth", Warmth(self.settings.hot_ttl / 4))
 
-    def hit(self, key: str) -> Steps[None]:
-        """Counts an answer that Redis had, and keeps the key from going while it is in use."""
+    def hit(self, key: str) -> Call[bool] | None:
+        """Counts an answer that Redis had. Now and then gives a call that keeps a key in use from going."""
         self.counters.hits += 1
-        if self.warmth.is_due(key):
-            yield calls.keep_warm(key, self.settings.hot_ttl)
+        return calls.keep_warm(key, self.settings.hot_ttl) if self.warmth.is_due(key) else None
 
     def keys(self, agent_id: UUID) -> AgentKeys:
-        """The keys of an agent."""
-        return agent_keys(agent_id, self.settings.shards)
+        """The keys of an agent. Those of agents met lately are remembered: spelling an id costs as much as a GET."""
+        known = self.known
+        keys = known.get(agent_id.int)
+        if keys is None:
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            keys = known[agent_id.int] = agent_keys(agent_id, self.settings.shards)
+        return keys
 
     def readable(self, decode: Callable[[bytes], T], elements: Iterable[bytes]) -> list[T]:
         """What can be read of them; what cannot is counted and skipped, and becomes a dead letter with the flush."""
+        try:
+            return [decode(element) for element in elements]
+        except Undecodable:
+            pass
         result = []
         for element in elements:
             try:

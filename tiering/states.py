@@ -22,7 +22,9 @@ def load(residency: Residency, keys: AgentKeys) -> Steps[EmotionalState | None]:
     """What it feels now; None if nothing was ever saved."""
     state = yield calls.load_state(keys)
     if state is not MISS:
-        yield from residency.hit(keys.state)
+        keep = residency.hit(keys.state)
+        if keep is not None:
+            yield keep
         return state  # type: ignore[no-any-return]
     residency.counters.misses += 1
     stored = yield from rehydrate(residency, keys)

@@ -1,0 +1,182 @@
+"""The floor: a bare socket, or a bare asyncio Protocol, with hiredis, sending the commands that we send.
+
+They are packed before; of replies that hold what a caller wants, the least is made that he can use: intensities that
+have faded to now, messages as objects, the data of a memory. Nothing is checked, nothing is closed, nothing fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+import hiredis
+import msgspec
+
+from banshee_memory import Emotion, Settings
+from banshee_memory.hot import calls, wire
+from banshee_memory.hot.keys import agent_keys
+from bench import world
+
+_FELT = struct.Struct(">dd").unpack
+_RATES = {e.value.encode(): 1.0 - e.rate for e in Emotion}
+_BODY = struct.Struct(">H")
+
+
+class BareSocket:
+    """Sends bytes, gives a reply."""
+
+    def __init__(self, url: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(unquote(urlsplit(url).path))
+        self._buffer = bytearray(65_536)
+        self._reader = hiredis.Reader()
+
+    def ask(self, packed: bytes, replies: int = 1) -> Any:
+        """The last of so many replies."""
+        self._socket.sendall(packed)
+        reply = False
+        while replies:
+            reply = self._reader.gets()
+            if reply is False:
+                self._reader.feed(self._buffer, 0, self._socket.recv_into(self._buffer))
+            else:
+                replies -= 1
+                last = reply
+        return last
+
+    def close(self) -> None:
+        """Closes it."""
+        self._socket.close()
+
+
+class BareProtocol(asyncio.Protocol):
+    """A queue of futures."""
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader()
+        self._waiting: deque[list[Any]] = deque()
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            first = self._waiting[0]
+            first[1] -= 1
+            if not first[1]:
+                self._waiting.popleft()
+                first[0].set_result(reply)
+
+    def ask(self, packed: bytes, replies: int = 1) -> asyncio.Future[Any]:
+        """The last of so many replies."""
+        future = self._loop.create_future()
+        self._waiting.append([future, replies])
+        self.transport.write(packed)
+        return future
+
+
+def bare_protocol(url: str, loop: asyncio.AbstractEventLoop) -> BareProtocol:
+    """Connected."""
+    path = unquote(urlsplit(url).path)
+    return loop.run_until_complete(loop.create_unix_connection(BareProtocol, path))[1]
+
+
+# --- what is made of a reply ---
+
+
+def faded(reply: list[Any]) -> dict[bytes, float]:
+    """Intensities at the time that the reply names."""
+    now, felt = reply[0], {}
+    for name, value in zip(reply[1::2], reply[2::2], strict=True):
+        if len(value) == 16 and name in _RATES:
+            intensity, at = _FELT(value)
+            felt[name] = intensity * _RATES[name] ** ((now - at) / 1e6)
+    return felt
+
+
+_message = msgspec.msgpack.Decoder(wire.MessageBody).decode
+
+
+def messages(reply: list[bytes]) -> list[wire.MessageBody]:
+    """Their bodies as objects."""
+    return [_message(memoryview(element)[11:]) for element in reply]
+
+
+_memory = msgspec.msgpack.Decoder(wire.MemoryBody).decode
+
+
+def data(reply: bytes) -> Any:
+    """A memory's."""
+    return _memory(memoryview(reply)[49:]).data
+
+
+# --- operations ---
+
+Made = tuple[list[tuple[bytes, int]], Callable[[Any], Any]]
+
+
+def _packed(commands: Sequence[calls.Call[Any]]) -> tuple[bytes, int]:
+    return b"".join(hiredis.pack_command(call.command) for call in commands), len(commands)
+
+
+def _same(reply: Any) -> Any:
+    return reply
+
+
+def operations() -> dict[str, Made]:
+    """Of each operation: the packets for one agent after the other, and what is made of the last reply."""
+    settings = Settings()
+
+    def each(agents: list[UUID], plan: Callable[[Any], Sequence[calls.Call[Any]]]) -> list[tuple[bytes, int]]:
+        return [_packed(plan(agent_keys(agent, settings.shards))) for agent in agents]
+
+    readers, writers = world.READERS, world.WRITERS
+    body = wire.message_body(os.urandom(8), "user", world.WORDS * 2, world.METADATA, None, 42, None)
+    memory = wire.pack(wire.MemoryBody(world.DATA, 0.75))
+    return {
+        "load_state": (each(readers, lambda keys: [calls.load_state(keys)]), faded),
+        "update_emotions": (
+            each(writers, lambda keys: [calls.update_emotions(keys, {Emotion.JOY: 0.01}, "add")]),
+            faded,
+        ),
+        "get_history(50)": (each(readers, lambda keys: calls.history_end(keys.messages, 50)[1:2]), messages),
+        "save_message": (each(writers, lambda keys: [calls.append_messages(keys, [(None, False, body)])]), _same),
+        "retrieve_memory": (each(readers, lambda keys: [calls.retrieve_memory(keys, "fact", "river")]), data),
+        "store_memory": (each(writers, lambda keys: [calls.store_memory(keys, "fact", "river", memory, None)]), _same),
+    }
+
+
+def sync_calls(bare: BareSocket) -> dict[str, Callable[[], Any]]:
+    """By operation, on a bare socket."""
+
+    def call(made: Made) -> Callable[[], Any]:
+        packets: Iterator[tuple[bytes, int]] = itertools.cycle(made[0])
+        make, ask = made[1], bare.ask
+        return lambda: make(ask(*next(packets)))
+
+    return {name: call(made) for name, made in operations().items()}
+
+
+def async_calls(bare: BareProtocol) -> dict[str, Callable[[], Awaitable[Any]]]:
+    """By operation, on a bare Protocol."""
+
+    def call(made: Made) -> Callable[[], Awaitable[Any]]:
+        packets: Iterator[tuple[bytes, int]] = itertools.cycle(made[0])
+        make, ask = made[1], bare.ask
+
+        async def one() -> Any:
+            return make(await ask(*next(packets)))
+
+        return one
+
+    return {name: call(made) for name, made in operations().items()}
