@@ -31,7 +31,7 @@ class ForeignKeyError(ConfigurationError):
 FUNCTION_MISSING = "Function not found"
 UNSEEDED = "BANSHEE_UNSEEDED"
 BACKLOG = "BANSHEE_BACKLOG"
-_NOT_NOW = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY", "MISCONF")
+_NOT_NOW = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY")
 _NOT_YOU = ("NOAUTH", "WRONGPASS", "NOPERM", "AUTHENTICATION", "INVALID USERNAME")
 
 
@@ -64,6 +64,11 @@ def fault(exc: redis.RedisError, where: str) -> BansheeError:
     if isinstance(exc, redis.OutOfMemoryError) or text.startswith("OOM"):
         return HotStoreFull(
             f"Redis at {where} is at its maxmemory; nothing was written. Flush, or give it more memory."
+        )
+    if text.startswith("MISCONF"):
+        return HotStoreFull(
+            f"Redis at {where} cannot write to its disk and takes reads only; nothing was written: {text}. "
+            "Is there room on its disk?"
         )
     if isinstance(exc, (redis.ConnectionError, redis.TimeoutError)):
         return HotStoreUnavailable(f"Redis at {where} does not answer: {text or type(exc).__name__}. Is it running?")

@@ -44,7 +44,7 @@ def own_redis(like: str) -> Iterator[str]:
         with subprocess.Popen([_program(like), *settings], stdin=subprocess.DEVNULL) as process:
             try:
                 url = f"unix://{quote(str(socket))}"
-                _wait_for(url)
+                wait_for(url)
                 with redis.Redis.from_url(url) as client:
                     make_logs(client)
                 yield url
@@ -66,7 +66,8 @@ def _program(like: str) -> Path:
     return serving if serving.is_file() else bundled().redis_server
 
 
-def _wait_for(url: str) -> None:
+def wait_for(url: str) -> None:
+    """Waits until a server answers that was started just now."""
     deadline = time.monotonic() + 30
     with redis.Redis.from_url(url) as client:
         while True:
