@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
+from banshee_memory import validation
 from banshee_memory.aio_stores import (
     AsyncConversationStore,
     AsyncDeadLetters,
@@ -37,6 +38,7 @@ from banshee_memory.records import (
 )
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import Receipt
+from banshee_memory.tiering.idling import evict_idle
 from banshee_memory.tiering.seeding import seed
 from banshee_memory.tiering.steps import adrive
 
@@ -176,6 +178,16 @@ class AsyncMemoryPlugin:
         receipt to wait again. It cannot tell what a crash of Redis or a failover lost: `banshee doctor` tells of that.
         """
         await self._run(self._operations.wait_cold(receipt, timeout))
+
+    async def evict_idle(self, idle: float) -> EvictReport:
+        """Drops what no agent used for so many seconds, and flushes first; never drops what is not flushed.
+
+        Redis lets go of it by itself after `Settings.hot_ttl`; this is for who wants the room now. 0: everything that
+        is clean. Volatile memories are only in Redis, and go too. Redis counts whole seconds, and not under an LFU
+        policy: ConfigurationError.
+        """
+        validation.idle(idle)
+        return await self._run(Operation(evict_idle(idle, await self.flush())))
 
     async def health_check(self) -> Health:
         """Whether both stores answer, how fast, and what is wrong in words. A server that is down raises nothing."""

@@ -34,6 +34,7 @@ from banshee_memory.settings import Settings, settings_from
 from banshee_memory.stamps import Receipt
 from banshee_memory.stores import ConversationStore, DeadLetters, EmotionStore, MemoryManager, SessionStore
 from banshee_memory.tiering.backpressure import emptied
+from banshee_memory.tiering.idling import evict_idle
 from banshee_memory.tiering.seeding import seed
 from banshee_memory.tiering.steps import drive, drive_together
 
@@ -181,6 +182,16 @@ class MemoryPlugin:
         receipt to wait again. It cannot tell what a crash of Redis or a failover lost: `banshee doctor` tells of that.
         """
         self._run(self._operations.wait_cold(receipt, timeout))
+
+    def evict_idle(self, idle: float) -> EvictReport:
+        """Drops what no agent used for so many seconds, and flushes first; never drops what is not flushed.
+
+        Redis lets go of it by itself after `Settings.hot_ttl`; this is for who wants the room now. 0: everything that
+        is clean. Volatile memories are only in Redis, and go too. Redis counts whole seconds, and not under an LFU
+        policy: ConfigurationError.
+        """
+        validation.idle(idle)
+        return self._run(Operation(evict_idle(idle, self.flush())))
 
     def health_check(self) -> Health:
         """Whether both stores answer, how fast, and what is wrong in words. A server that is down raises nothing."""

@@ -194,6 +194,13 @@ def memory_type(value: object) -> str:
     return value
 
 
+def idle(value: object) -> float:
+    """Seconds, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InvalidInput("idle", f"{shown(value)} is no number of seconds, 0 or more")
+    return float(value)
+
+
 def ttl(value: object) -> float | None:
     """Seconds to live: positive, at most a hundred years; None: for ever."""
     return None if value is None else _seconds("ttl_seconds", value)

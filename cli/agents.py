@@ -201,20 +201,24 @@ def rehydrate(target: Target, agent: UUID, as_json: bool) -> None:
 
 
 @click.command()
-@agent_argument
+@click.argument("agent", type=Agent(), metavar="[AGENT]", required=False)
+@click.option("--idle", type=float, metavar="SECONDS", help="Whatever no agent used for so long; 0: all that is clean.")
 @json_option
 @pass_target
-def evict(target: Target, agent: UUID, as_json: bool) -> None:
-    """Flush an agent and drop it from Redis; what is not flushed stays."""
+def evict(target: Target, agent: UUID | None, idle: float | None, as_json: bool) -> None:
+    """Flush an agent and drop it from Redis, or all that is idle; what is not flushed stays."""
     from banshee_memory.cli import screen
 
+    if (agent is None) == (idle is None):
+        raise click.UsageError("Say whom: AGENT, or --idle SECONDS.")
     with target.plugin() as memory, screen.busy("Evicting"):
-        report = memory.evict(agent)
+        report = memory.evict_idle(idle or 0.0) if agent is None else memory.evict(agent)
     if as_json:
         screen.emit(report)
         return
     kept = f"; {report.kept} became dirty meanwhile and stay" if report.kept else ""
-    click.echo(f"{agent}: {report.flushed.records} records were flushed, {report.dropped} keys dropped{kept}.")
+    whose = f"idle for {idle:g} s" if agent is None else str(agent)
+    click.echo(f"{whose}: {report.flushed.records} records were flushed, {report.dropped} keys dropped{kept}.")
 
 
 @click.command()

@@ -42,7 +42,9 @@ VERSION = 1
 _MISS = b"MISS"
 
 
-def _fcall(name: str, keys: Sequence[str], args: Iterable[Argument], decode: Callable[[Any], T]) -> Call[T]:
+def _fcall(
+    name: str, keys: Sequence[str] | Sequence[bytes], args: Iterable[Argument], decode: Callable[[Any], T]
+) -> Call[T]:
     return Call(("FCALL", f"banshee{VERSION}_{name}", len(keys), *keys, *args), decode)
 
 
@@ -409,9 +411,19 @@ def offer_memories(
     return _fcall("offer_memories", at, args, lambda reply: 0 if reply == b"REFUSED" else int(reply))
 
 
-def evict(keys: Sequence[str]) -> Call[tuple[int, int]]:
+def evict(keys: Sequence[str] | Sequence[bytes]) -> Call[tuple[int, int]]:
     """Drops what is clean of these keys; gives (dropped, kept)."""
     return _fcall("evict", keys, (), lambda reply: (int(reply[0]), int(reply[1])))
+
+
+def scan(cursor: bytes, pattern: str) -> Call[tuple[bytes, list[bytes]]]:
+    """Some keys by that pattern, and the next cursor; `0` begins and ends."""
+    return Call(("SCAN", cursor, "MATCH", pattern, "COUNT", 1_000), lambda reply: (bytes(reply[0]), list(reply[1])))
+
+
+def idle_time(key: bytes) -> Call[int | None]:
+    """Whole seconds since a key was last used; None: it is not there."""
+    return Call(("OBJECT", "IDLETIME", key), lambda reply: None if reply is None else int(reply))
 
 
 def keep_warm(key: str, ttl: float) -> Call[bool]:

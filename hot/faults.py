@@ -76,6 +76,18 @@ def fault(exc: redis.RedisError, where: str) -> BansheeError:
 
 
 def _refusal(text: str, where: str) -> BansheeError:
+    if any(code in text for code in (UNSEEDED, BACKLOG, "BANSHEE_INVALID")):
+        return _refusal_of_ours(text, where)
+    if any(word in text for word in _NOT_NOW):
+        return HotStoreUnavailable(f"Redis at {where} does not take the call now: {text}")
+    if "WRONGTYPE" in text:
+        return ForeignKeyError(f"Redis at {where} holds keys under `banshee:` that are not this library's: {text}")
+    if "LFU maxmemory policy" in text:
+        return ConfigurationError(f"Redis at {where} does not know what is idle: {text}")
+    return HotStoreUnavailable(f"Redis at {where} refused the call: {text}")
+
+
+def _refusal_of_ours(text: str, where: str) -> BansheeError:
     if UNSEEDED in text:
         return UnseededError(
             f"Redis at {where} lost its logs, or is new; PostgreSQL must be asked before the first write"
@@ -87,11 +99,5 @@ def _refusal(text: str, where: str) -> BansheeError:
             "share of Settings.backlog_limit. Nothing was written. Is PostgreSQL there, and `banshee daemon` at work? "
             "`banshee flush` carries what waits."
         )
-    if "BANSHEE_INVALID" in text:
-        field, _, reason = text.partition("BANSHEE_INVALID ")[2].partition(": ")
-        return InvalidInput(field, reason.partition(" script:")[0])
-    if any(word in text for word in _NOT_NOW):
-        return HotStoreUnavailable(f"Redis at {where} does not take the call now: {text}")
-    if "WRONGTYPE" in text:
-        return ForeignKeyError(f"Redis at {where} holds keys under `banshee:` that are not this library's: {text}")
-    return HotStoreUnavailable(f"Redis at {where} refused the call: {text}")
+    field, _, reason = text.partition("BANSHEE_INVALID ")[2].partition(": ")
+    return InvalidInput(field, reason.partition(" script:")[0])

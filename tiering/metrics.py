@@ -107,7 +107,7 @@ def _flushes(watch: Watch) -> Iterator[Metric]:
 
 def _hot(sight: HotSight) -> Iterator[Metric]:
     backlog = sight.backlog
-    gauges = {
+    gauges: dict[str, tuple[str, float]] = {
         "banshee_backlog_records": ("Records that are only in Redis.", backlog.records),
         "banshee_backlog_limit_records": ("At how many records writes are refused; 0: never.", backlog.limit or 0),
         "banshee_backlog_fullest_ratio": ("Of its share, what the fullest shard has used.", backlog.fullest),
@@ -117,6 +117,12 @@ def _hot(sight: HotSight) -> Iterator[Metric]:
         "banshee_redis_memory_used_bytes": ("Memory of Redis.", sight.used_memory),
         "banshee_redis_memory_max_bytes": ("Its maxmemory; 0: no limit.", sight.max_memory),
     }
+    if backlog.pace is not None:
+        gauges["banshee_pace_in_records"] = ("Records written to Redis, a second.", backlog.pace.records_in)
+        gauges["banshee_pace_out_records"] = ("Records flushed, a second.", backlog.pace.records_out)
+        if backlog.pace.full_at is not None:
+            full_at = backlog.pace.full_at.timestamp()
+            gauges["banshee_backlog_full_timestamp_seconds"] = ("When a shard is full at this pace.", full_at)
     for name, (said, value) in gauges.items():
         yield GaugeMetricFamily(name, said, value)
     yield CounterMetricFamily("banshee_redis_evicted_keys", "Keys that Redis let go of.", sight.evicted_keys)

@@ -171,13 +171,16 @@ class Watch:
 
     def job(self, name: str, every: float) -> JobWatch:
         """Watches over another job."""
-        return self.jobs.setdefault(name, JobWatch(name, every, self._job_patience, self._clock))
+        patience = max(self._job_patience, every / 4)  # what is done once an hour may take its time
+        return self.jobs.setdefault(name, JobWatch(name, every, patience, self._clock))
 
     def carried(self, report: FlushReport, held: int, waiting: int) -> None:
         """A flush ended that held so many of the shards that waited."""
         self.flushes += 1
         self.flushed += report
         self.shards_held, self.shards_waiting = held, waiting
+        if job := self.jobs.get("flush"):
+            job.moved()
 
     def age(self, at: float) -> float:
         """Seconds since."""

@@ -160,6 +160,10 @@ def test_flush_evict_and_rehydrate(run: Run, told: Told, agent: UUID) -> None:
     assert "keys dropped" in run("evict", str(agent)).stdout
     assert "its state, 2 messages, 1 events and 1 memories came back" in run("rehydrate", str(agent)).stdout
     assert "Flushed" in run("flush").stdout
+    assert told("evict", "--idle", "86400")["dropped"] == 0
+    assert "idle for 86400 s" in run("evict", "--idle", "86400").stdout
+    run("evict", code=2)
+    run("evict", str(agent), "--idle", "1", code=2)
 
 
 def test_export_is_what_import_takes(run: Run, told: Told, agent: UUID, tmp_path: Path) -> None:

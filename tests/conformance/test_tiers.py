@@ -173,3 +173,11 @@ def test_health_and_stats_say_what_is(client: MemoryPlugin, agent: UUID) -> None
 
 def test_migrating_again_changes_nothing(client: MemoryPlugin) -> None:
     assert client.migrate() == []
+
+
+def test_what_is_idle_is_flushed_first(client: MemoryPlugin, agent: UUID) -> None:
+    client.conversations.save_message(agent, "user", "hello")
+    report = client.evict_idle(86_400)
+    assert report.flushed.messages >= 1
+    assert report.dropped == 0
+    assert [m.content for m in client.conversations.get_history(agent)] == ["hello"]

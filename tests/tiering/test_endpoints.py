@@ -20,7 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 
-from banshee_memory import ColdStoreUnavailable, ConfigurationError, MemoryPlugin, NewMessage, Settings
+from banshee_memory import ColdStoreUnavailable, ConfigurationError, FlushReport, MemoryPlugin, NewMessage, Settings
 from banshee_memory.tiering.endpoints import address_of, listening
 from banshee_memory.tiering.watch import OBSERVE_EVERY, JobWatch, Watch
 from tests.banshee import ran, started
@@ -282,6 +282,17 @@ def test_a_job_that_does_not_end_is_broken(job: JobWatch, clock: Clock) -> None:
     assert job.broken() == "flush has been at work for 151 s without getting on"
     job.moved()
     assert job.broken() is None
+
+
+def test_a_flush_that_has_much_to_do_may_take_its_time(clock: Clock) -> None:
+    watch = Watch(SETTINGS, clock)
+    watch.job("flush", 1.0).begun()
+    for _ in range(10):
+        clock.now += 100
+        watch.carried(FlushReport(messages=1), held=1, waiting=1)
+        assert watch.health().ok
+    clock.now += 151
+    assert not watch.health().ok
 
 
 def test_a_job_that_is_not_begun_is_broken(job: JobWatch, clock: Clock) -> None:
