@@ -47,13 +47,13 @@ class Drain:
         """Carries everything that was acknowledged before this call; waits for others that flush the same shards.
 
         ColdStoreUnavailable if that takes longer than `Settings.flush_timeout`; what was carried until then is safe.
+        ConfigurationError if nothing of some shard can be carried; all of the others is.
         """
-        if agent_id is None:
-            return self.flush_shards(self.waiting())[0]
-        shard = shard_of(agent_id, self._settings.shards)
-        report, left_out = self.flush_shards([shard])
+        shards = self.waiting() if agent_id is None else [shard_of(agent_id, self._settings.shards)]
+        report, left_out = self.flush_shards(shards)
         if left_out:
-            raise ConfigurationError(f"Nothing of shard {shard} can be carried: `banshee doctor` says why.")
+            numbers = ", ".join(map(str, sorted(left_out)))
+            raise ConfigurationError(f"Nothing of shard {numbers} can be carried: `banshee doctor` says why.")
         return report
 
     def flush_shards(self, shards: Sequence[int]) -> tuple[FlushReport, set[int]]:
