@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -17,6 +18,7 @@ from banshee_memory.aio_stores import (
     AsyncSessionStore,
 )
 from banshee_memory.emotions import Emotion, EmotionalState
+from banshee_memory.errors import HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot.aio_rounds import AsyncRounds
 from banshee_memory.hot.feed import Subscription
@@ -70,6 +72,7 @@ class AsyncMemoryPlugin:
         self._operations = Operations(self.settings)
         self._lock = asyncio.Lock()
         self._rounds = AsyncRounds(self._carry)
+        self._stale = ContextVar("banshee_memory_stale", default=False)
         self._tiers: tuple[AsyncHotStore, AsyncColdStore] | None = None
         self.emotions = AsyncEmotionStore(self._run, self._operations, self._subscribe)
         self.conversations = AsyncConversationStore(self._run, self._operations)
@@ -133,6 +136,16 @@ class AsyncMemoryPlugin:
         return await self.memories.retrieve_memory(agent_id, memory_type, key)
 
     # --- both tiers ---
+
+    @property
+    def last_read_was_stale(self) -> bool:
+        """Whether PostgreSQL answered the last call of this thread or task because Redis did not.
+
+        Only where `Settings.degraded_reads` allows it. Then the answer is as of the last flush: what was written after
+        it is not in there. A fresh answer, and a write, make it False again. Of tasks it is the calling one that is
+        told, not who awaits it, where the call is a task by itself (`gather`, `create_task`).
+        """
+        return self._stale.get()
 
     async def flush(self, agent_id: UUID | None = None) -> FlushReport:
         """Returns when everything acknowledged before the call (of that agent) is in PostgreSQL.
@@ -246,11 +259,25 @@ class AsyncMemoryPlugin:
             yield event
 
     async def _run(self, operation: Operation[T]) -> T:
-        result = await adrive(operation.steps, *await self._open())
+        result = await self._read_or_written(operation)
         if operation.due is not None:
             failpoint("write.hot_by_task")
             receipt = operation.due.receipt
             check_carried(result, receipt, await self._rounds.wait(receipt.shard))
+        return result
+
+    async def _read_or_written(self, operation: Operation[T]) -> T:
+        tiers = await self._open()
+        try:
+            result = await adrive(operation.steps, *tiers)
+        except HotStoreUnavailable:
+            if operation.degraded is None:
+                raise
+            result, is_stale = await adrive(operation.degraded, *tiers), True
+        else:
+            is_stale = False
+        if self.settings.degraded_reads:
+            self._stale.set(is_stale)
         return result
 
     async def _carry(self, shards: frozenset[int]) -> Carried:

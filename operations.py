@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4, uuid5
 
@@ -44,6 +45,7 @@ from banshee_memory.settings import Durability, MemoryPolicy, Settings
 from banshee_memory.stamps import Receipt, fresh_nonce, keyed_nonce, record_id, to_us
 from banshee_memory.tiering import conversations, hindsight, histories, memories, pages, receipts, sessions, states
 from banshee_memory.tiering.backpressure import slowed
+from banshee_memory.tiering.degraded import without_redis
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.receipts import Due, completed
 from banshee_memory.tiering.residency import Residency
@@ -58,10 +60,12 @@ _WANTED_AT_ONCE = 100
 
 
 class Operation(msgspec.Struct, Generic[T], frozen=True):
-    """What to do, and what must be in PostgreSQL before it counts as done (None: nothing)."""
+    """What to do; what must be in PostgreSQL before it counts as done (None: nothing); and what to do instead where
+    Redis is away (None: nothing, that is an error)."""
 
     steps: Steps[T]
     due: Due | None = None
+    degraded: Steps[T] | None = None
 
 
 def not_cold(result: object, receipt: Receipt, exc: BansheeError) -> DurabilityUnavailable:
@@ -120,6 +124,11 @@ class Operations:
         due = Due(keys)
         return Operation(due.noted(steps), due)
 
+    def _reading(self, steps: Callable[[], Steps[T]]) -> Operation[T]:
+        if not self.settings.degraded_reads:
+            return Operation(steps())
+        return Operation(steps(), degraded=without_redis(steps()))
+
     # --- emotions ---
 
     def save_state(self, agent_id: UUID, state: EmotionalState, durability: Durability | None) -> Operation[None]:
@@ -143,7 +152,7 @@ class Operations:
 
     def load_state(self, agent_id: UUID) -> Operation[EmotionalState | None]:
         """What it feels now."""
-        return Operation(states.load(self.residency, self._keys(agent_id)))
+        return self._reading(partial(states.load, self.residency, self._keys(agent_id)))
 
     def update_emotions(
         self,
@@ -214,7 +223,7 @@ class Operations:
             events = yield from histories.newest(EVENTS, self.residency, keys, limit)
             return events[::-1]
 
-        return Operation(steps())
+        return self._reading(steps)
 
     def get_emotional_trends(
         self, agent_id: UUID, hours: float, bucket: timedelta | None
@@ -225,18 +234,19 @@ class Operations:
             raise InvalidInput("hours", f"{shown(hours)} is not a number over 0 and up to a hundred years")
         if bucket is not None and (not isinstance(bucket, timedelta) or bucket <= timedelta(0)):
             raise InvalidInput("bucket", f"{shown(bucket)} is not a positive timedelta")
-        return Operation(conversations.trends(self.residency, keys, hours, bucket))
+        return self._reading(partial(conversations.trends, self.residency, keys, hours, bucket))
 
     def state_at(self, agent_id: UUID, at: datetime) -> Operation[PastState | None]:
         """What it felt at a moment gone by."""
         keys = self._keys(agent_id)
-        return Operation(hindsight.state_at(self.residency, keys, to_us(validation.moment("at", at))))
+        return self._reading(partial(hindsight.state_at, self.residency, keys, to_us(validation.moment("at", at))))
 
     def why(self, agent_id: UUID, emotion: Emotion, at: datetime | None) -> Operation[Explanation]:
         """Which events made a feeling what it is, or was."""
         keys = self._keys(agent_id)
         named = validation.emotion(emotion)
-        return Operation(hindsight.why(self.residency, keys, named, self._own_time("at", at, None)))
+        at_us = self._own_time("at", at, None)
+        return self._reading(partial(hindsight.why, self.residency, keys, named, at_us))
 
     # --- conversations ---
 
@@ -307,19 +317,19 @@ class Operations:
         limit = validation.count("limit", limit, low=1, high=MOST_ROWS)
         cursor = validation.optional_id("before", before)
         if cursor is None:
-            return Operation(histories.newest(MESSAGES, self.residency, keys, limit))
-        return Operation(histories.before(MESSAGES, self.residency, keys, limit, cursor))
+            return self._reading(lambda: histories.newest(MESSAGES, self.residency, keys, limit))
+        return self._reading(lambda: histories.before(MESSAGES, self.residency, keys, limit, cursor))
 
     def search_messages(self, agent_id: UUID, query: str, limit: int) -> Operation[list[ConversationMessage]]:
         """The messages that match, best first."""
         keys = self._keys(agent_id)
         words = validation.text("query", query, 10_000)
         limit = validation.count("limit", limit, low=1, high=MOST_ROWS)
-        return Operation(conversations.search(self.residency, keys, words, limit))
+        return self._reading(partial(conversations.search, self.residency, keys, words, limit))
 
     def get_conversation_stats(self, agent_id: UUID) -> Operation[ConversationStats]:
         """Exact totals."""
-        return Operation(conversations.totals(self.residency, self._keys(agent_id)))
+        return self._reading(partial(conversations.totals, self.residency, self._keys(agent_id)))
 
     def update_emotional_context(
         self,
@@ -383,7 +393,7 @@ class Operations:
         """The data of a memory, or None; counts."""
         keys = self._keys(agent_id)
         memory_type, key = self._name(memory_type, key)
-        return Operation(memories.data(self.residency, keys, memory_type, key))
+        return self._reading(partial(memories.data, self.residency, keys, memory_type, key))
 
     def get_memory(self, agent_id: UUID, memory_type: str, key: str) -> Operation[MemoryRecord | None]:
         """A memory, or None; does not count."""
@@ -394,7 +404,7 @@ class Operations:
             stored = yield from memories.read(self.residency, keys, memory_type, key, counted=False)
             return stored.record if stored else None
 
-        return Operation(steps())
+        return self._reading(steps)
 
     def get_memories_by_type(
         self, agent_id: UUID, memory_type: str | None, limit: int, offset: int
@@ -410,7 +420,7 @@ class Operations:
             page = yield from pages.by_type(self.residency, keys, memory_type, limit, offset)
             return [known(stored) for stored in page]
 
-        return Operation(steps())
+        return self._reading(steps)
 
     def delete_memory(
         self, agent_id: UUID, memory_type: str, key: str, durability: Durability | None
@@ -448,7 +458,7 @@ class Operations:
         """The newest sessions, newest first."""
         keys = self._keys(agent_id)
         limit = validation.count("limit", limit, low=1, high=MOST_EVENTS)
-        return Operation(sessions.newest(self.residency, keys, limit))
+        return self._reading(partial(sessions.newest, self.residency, keys, limit))
 
     # --- tiers ---
 

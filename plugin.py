@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -11,7 +12,7 @@ from uuid import UUID
 from banshee_memory import validation
 from banshee_memory.connections import Connections
 from banshee_memory.emotions import Emotion, EmotionalState
-from banshee_memory.errors import BansheeError
+from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.rounds import Rounds
@@ -74,6 +75,7 @@ class MemoryPlugin:
         self._operations = Operations(self.settings)
         self._lock = threading.Lock()
         self._rounds = Rounds(self._carry)
+        self._stale = ContextVar("banshee_memory_stale", default=False)
         self._tiers: tuple[HotStore, ColdStore] | None = None
         self.emotions = EmotionStore(self._run, self._operations, self._subscribe)
         self.conversations = ConversationStore(self._run, self._operations)
@@ -135,6 +137,16 @@ class MemoryPlugin:
         return self.memories.retrieve_memory(agent_id, memory_type, key)
 
     # --- both tiers ---
+
+    @property
+    def last_read_was_stale(self) -> bool:
+        """Whether PostgreSQL answered the last call of this thread or task because Redis did not.
+
+        Only where `Settings.degraded_reads` allows it. Then the answer is as of the last flush: what was written after
+        it is not in there. A fresh answer, and a write, make it False again. Of tasks it is the calling one that is
+        told, not who awaits it, where the call is a task by itself (`gather`, `create_task`).
+        """
+        return self._stale.get()
 
     def flush(self, agent_id: UUID | None = None) -> FlushReport:
         """Returns when everything acknowledged before the call (of that agent) is in PostgreSQL.
@@ -259,11 +271,25 @@ class MemoryPlugin:
         return self._open()[0].subscribe(subscription)
 
     def _run(self, operation: Operation[T]) -> T:
-        result = drive(operation.steps, *self._open())
+        result = self._read_or_written(operation)
         if operation.due is not None:
             failpoint("write.hot")
             receipt = operation.due.receipt
             check_carried(result, receipt, self._rounds.wait(receipt.shard))
+        return result
+
+    def _read_or_written(self, operation: Operation[T]) -> T:
+        tiers = self._open()
+        try:
+            result = drive(operation.steps, *tiers)
+        except HotStoreUnavailable:
+            if operation.degraded is None:
+                raise
+            result, is_stale = drive(operation.degraded, *tiers), True
+        else:
+            is_stale = False
+        if self.settings.degraded_reads:
+            self._stale.set(is_stale)
         return result
 
     def _carry(self, shards: frozenset[int]) -> Carried:

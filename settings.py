@@ -76,6 +76,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a write at the limit does: `HotStoreFull` at once, or only after it has waited for `backlog_wait`."""
     backlog_wait: float = 30.0
     """How long a write waits for room in the backlog, where it is to be slowed."""
+    degraded_reads: bool = False
+    """Whether PostgreSQL answers reads, as of the last flush, while Redis is away (see `last_read_was_stale`). Each
+    call asks Redis first: where nobody refuses the connection, that takes `connect_timeout` or `call_timeout`."""
     hot_ttl: float = 3_600.0
     """How long a clean key stays in Redis after its last use."""
     lease_ttl: float = 10.0

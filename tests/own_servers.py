@@ -41,7 +41,7 @@ def own_redis(like: str) -> Iterator[str]:
             "--logfile",
             "log",
         ]
-        with subprocess.Popen([_program(like), *settings], stdin=subprocess.DEVNULL) as process:
+        with subprocess.Popen([program_of(like), *settings], stdin=subprocess.DEVNULL) as process:
             try:
                 url = f"unix://{quote(str(socket))}"
                 wait_for(url)
@@ -60,7 +60,8 @@ def make_logs(client: redis.Redis) -> None:
         client.xdel(log, "0-1")
 
 
-def _program(like: str) -> Path:
+def program_of(like: str) -> Path:
+    """The program that serves that URL, or the bundled one where that is elsewhere."""
     with redis.Redis.from_url(like) as client:
         serving = Path(str(client.info("server").get("executable", "")))
     return serving if serving.is_file() else bundled().redis_server

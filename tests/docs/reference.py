@@ -76,6 +76,8 @@ class Method(NamedTuple):
 
     def signature(self) -> str:
         """As code; an argument a line where it is long."""
+        if self.is_property:
+            return f"{self.name}: {self.returns}"
         line = self.in_a_line()
         if len(line) <= _MOST:
             return line
