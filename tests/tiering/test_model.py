@@ -133,6 +133,13 @@ class Lives(RuleBasedStateMachine):
             memories.pop((kind, key), None)
 
     @rule(a=agents, c=clients)
+    def forget(self, a: int, c: int) -> None:
+        """What it is from then on, it is from the beginning."""
+        report = self.client(c).forget(self.ids[a])
+        assert (report.left, report.agent_id) == (0, self.ids[a])
+        self.models[a] = Agent()
+
+    @rule(a=agents, c=clients)
     def rehydrate(self, a: int, c: int) -> None:
         self.client(c).rehydrate(self.ids[a])
 
