@@ -113,6 +113,8 @@ def _append_only(info: dict[str, str], hot: HotStore) -> Check:
     name = "append-only file"
     if info.get("aof_enabled") != "1":
         return Check(name, "note", "off: a crash of Redis loses what is not in PostgreSQL yet")
+    if info.get("aof_last_write_status", "ok") != "ok":
+        return Check(name, "problem", "it cannot be written, so Redis takes no writes: make room on its disk")
     try:
         told = hot.run(calls.configuration("appendfsync", "no-appendfsync-on-rewrite"))
     except BansheeError:

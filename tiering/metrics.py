@@ -97,6 +97,8 @@ def _flushes(watch: Watch) -> Iterator[Metric]:
     flushed = watch.flushed
     duplicates = "Records that were in PostgreSQL already, from a flush that died before it could clean up."
     yield CounterMetricFamily("banshee_flush_duplicates", duplicates, flushed.duplicates)
+    conflicts = "Values that PostgreSQL had a newer one of: a failover, or a Redis that came from an old file."
+    yield CounterMetricFamily("banshee_flush_conflicts", conflicts, flushed.conflicts)
     yield CounterMetricFamily("banshee_flush_expired", "Records beyond retention, dropped.", flushed.expired)
     yield CounterMetricFamily("banshee_flush_poisoned", "Records moved to the dead letters.", flushed.poisoned)
     yield SummaryMetricFamily("banshee_flush_duration_seconds", "Flushes.", watch.flushes, flushed.seconds)

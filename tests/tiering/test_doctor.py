@@ -1,0 +1,109 @@
+"""What the doctor says of a server that is not as the runbook wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+import redis
+
+from banshee_memory import ConfigurationError, Settings
+from banshee_memory.tiering.doctor import Check, examine
+from tests.hot.raw import Server
+from tests.own_servers import own_database, own_redis
+from tests.tiers import Tiers
+
+SETTINGS = Settings(shards=2)
+USUAL = {
+    "appendonly": "no",
+    "appendfsync": "everysec",
+    "no-appendfsync-on-rewrite": "no",
+    "maxmemory": "0",
+    "maxmemory-policy": "noeviction",
+}
+
+
+@pytest.fixture(scope="module")
+def urls(redis_url: str, database_url: str) -> Iterator[tuple[str, str]]:
+    with own_redis(like=redis_url) as hot, own_database(database_url, SETTINGS) as cold:
+        yield hot, cold
+
+
+@pytest.fixture(scope="module")
+def tiers(urls: tuple[str, str]) -> Iterator[Tiers]:
+    client = Tiers(*urls, SETTINGS)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def server(tiers: Tiers) -> Iterator[Server]:
+    server = Server(tiers.hot)
+    yield server
+    for name, value in USUAL.items():
+        server.command("CONFIG", "SET", name, value)
+
+
+def checks(tiers: Tiers) -> dict[str, Check]:
+    return {check.name: check for check in examine(tiers.settings, tiers.hot, tiers.cold)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "level", "said"),
+    [
+        ({}, "note", "a crash of Redis loses what is not in PostgreSQL yet"),
+        ({"appendonly": "yes"}, "ok", "up to 2 s"),
+        ({"appendonly": "yes", "appendfsync": "always"}, "ok", "loses nothing"),
+        ({"appendonly": "yes", "appendfsync": "no"}, "ok", "up to 30 s"),
+        ({"appendonly": "yes", "no-appendfsync-on-rewrite": "yes"}, "note", "up to 30 s"),
+    ],
+    ids=["off", "everysec", "always", "no", "not while it is rewritten"],
+)
+def test_what_a_crash_can_lose_is_told(
+    tiers: Tiers, server: Server, changed: dict[str, str], level: str, said: str
+) -> None:
+    for name, value in changed.items():
+        server.command("CONFIG", "SET", name, value)
+    check = checks(tiers)["append-only file"]
+    assert check.level == level
+    assert said in check.said
+
+
+def test_a_server_that_may_evict_anything_is_refused(
+    tiers: Tiers, server: Server, urls: tuple[str, str], agent: UUID
+) -> None:
+    server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    tiers.hot.close()  # who is connected has asked before
+    with pytest.raises(ConfigurationError, match="allkeys-lru"):
+        tiers.conversations.save_message(agent, "user", "x")
+    check = checks(tiers)["connection"]
+    assert check.level == "problem"
+    assert "volatile-lru" in check.said
+    with redis.Redis.from_url(urls[0]) as raw:
+        raw.config_set("maxmemory-policy", "noeviction")
+
+
+def test_what_nobody_flushes_is_a_problem_after_a_minute(tiers: Tiers, server: Server, agent: UUID) -> None:
+    assert checks(tiers)["unflushed"].level == "ok"
+    log = tiers.keys(agent).log
+    last = server.command("TIME")
+    server.command("DEL", log)
+    server.command("XADD", log, f"{(int(last[0]) - 100) * 1_000}-1", "k", b"Z" + agent.bytes, "p", "")
+    check = checks(tiers)["unflushed"]
+    assert check.level == "problem"
+    assert "banshee daemon" in check.said
+    tiers.flush()
+    found = checks(tiers)
+    assert found["unflushed"].level == "ok"
+    assert found["dead letters"].level == "note"
+    assert "banshee dead-letters" in found["dead letters"].said
+
+
+def test_a_library_of_another_version_is_told(tiers: Tiers, server: Server) -> None:
+    source = tiers.hot._source.replace("VERSION = { 1, 0, 0 }", "VERSION = { 1, 7, 0 }")
+    assert source != tiers.hot._source
+    server.command("FUNCTION", "LOAD", "REPLACE", source)
+    check = checks(tiers)["Lua library"]
+    assert check == Check("Lua library", "note", "1.7.0 is loaded, this package ships 1.0.0")
+    tiers.hot.load_library()
