@@ -38,9 +38,11 @@ class Deed:
     """Whether what was there before could not be asked for."""
     began: int = 0
     began_felt: int = 0
+    epoch: int = 0
 
     def start(self) -> Operation[Any]:
         """Its steps, from the beginning."""
+        self.epoch = self.life.epoch
         self.began, self.began_felt = self.life.changes, self.life.felt_changes
         return self.operation()
 
@@ -55,6 +57,11 @@ class Deed:
             self.life.keyed.add(self.key)
         self.is_blind = "blind" in call.command
         act(reply)
+
+    def end(self, result: Any) -> None:
+        """It was told its result, which means something unless a failover came between."""
+        if self.epoch == self.life.epoch:
+            self.ended(result)
 
     @property
     def is_undisturbed(self) -> bool:
@@ -121,10 +128,9 @@ class Deeds:
 
         def ended(ids: Any) -> None:
             for text, message in zip(texts, ids, strict=True):
-                if text not in life.lost:
-                    said = life.said(text)
-                    assert said.id in (message, type(message)(int=0)), "two ids for one message"
-                    said.id = message
+                said = life.said(text)
+                assert said.id in (message, type(message)(int=0)), "two ids for one message"
+                said.id = message
 
         operation = lambda: self._operations.save_messages(life.id, batch, None, key)  # noqa: E731
         return Deed("say", life, operation, {"append_messages": carried_out}, ended, key)
@@ -191,7 +197,7 @@ class Deeds:
                 record = stored.record
                 known.created, known.count = to_us(record.created_at), record.access_count
                 known.accessed = to_us(record.last_accessed)
-            life.remember(name, known)
+            life.remember(name, known, stored.stamp)
             check_memory(stored.record, *name, known)
 
         def operation() -> Operation[Any]:
@@ -226,18 +232,17 @@ class Deeds:
         return Deed("retrieve", life, operation, {"retrieve_memory": counted})
 
     def amend(self, life: Life) -> Deed:
-        known = [message for message in life.model.messages if message.id.int and message.content not in life.lost]
+        known = [message for message in life.model.messages if message.id.int]
         if not known:
             return self.say(life)
         said, context = self._random.choice(known), {"pity": self._random.random()}
 
         def carried_out(amended: Any) -> None:
             if amended:
-                said.context = context
-                life.wrote()
+                life.amend(said, context)
 
         def ended(amended: Any) -> None:
-            assert amended or said.content in life.lost, "an acknowledged message is not there"
+            assert amended, "an acknowledged message is not there"
 
         operation = lambda: self._operations.update_emotional_context(life.id, said.id, context, None)  # noqa: E731
         return Deed("amend", life, operation, {"amend_message": carried_out}, ended)
@@ -255,13 +260,13 @@ class Deeds:
         )
 
     def page_back(self, life: Life) -> Deed:
-        known = [message for message in life.model.history() if message.id.int and message.content not in life.lost]
+        known = [message for message in life.model.history() if message.id.int]
         if not known:
             return self.history(life)
         cursor, limit = self._random.choice(known), self._random.choice((1, 3, ALL))
 
         def check(deed: Deed, read: Any, before: list[str]) -> None:
-            if deed.is_undisturbed and not life.lost:
+            if deed.is_undisturbed:
                 every = life.model.history()
                 compare_messages(read, every[: every.index(cursor)][-limit:])
 
@@ -272,7 +277,7 @@ class Deeds:
         limit = self._random.choice((1, 3, ALL))
 
         def check(deed: Deed, read: Any, before: list[str]) -> None:
-            if deed.is_undisturbed and not life.lost:
+            if deed.is_undisturbed:
                 for record, model in zip(read, life.model.event_history()[::-1][:limit], strict=True):
                     check_event(record, model)
 
@@ -280,7 +285,7 @@ class Deeds:
 
     def totals(self, life: Life) -> Deed:
         def check(deed: Deed, stats: ConversationStats, before: list[str]) -> None:
-            assert len(set(before) - life.lost) <= stats.total_messages <= len(life.model.messages), "totals"
+            assert len(set(before)) <= stats.total_messages <= len(life.model.messages), "totals"
             assert stats.total_tokens == 2 * stats.total_messages
 
         return self._read("totals", life, lambda: self._operations.get_conversation_stats(life.id), check)
@@ -289,13 +294,13 @@ class Deeds:
         def check(deed: Deed, found: Any, before: list[str]) -> None:
             texts = [message.content for message in found]
             assert len(texts) == len(set(texts)), "found twice"
-            assert set(before) - life.lost <= set(texts) <= {m.content for m in life.model.messages}
+            assert set(before) <= set(texts) <= {m.content for m in life.model.messages}
 
         return self._read("search", life, lambda: self._operations.search_messages(life.id, "word", ALL), check)
 
     def load_state(self, life: Life) -> Deed:
         def check(deed: Deed, state: EmotionalState | None, before: list[str]) -> None:
-            if deed.began_felt == life.felt_changes and not life.lost:
+            if deed.began_felt == life.felt_changes:
                 compare_state(state, life, self._clock())
 
         return self._read("load state", life, lambda: self._operations.load_state(life.id), check)
@@ -315,7 +320,7 @@ class Deeds:
         began = self._clock()
 
         def check(deed: Deed, records: Any, before: list[str]) -> None:
-            if deed.is_undisturbed and self._clock() == began and not life.lost:
+            if deed.is_undisturbed and self._clock() == began:
                 compare_memories(records, life, began)
 
         operation = lambda: self._operations.get_memories_by_type(life.id, None, ALL, 0)  # noqa: E731
@@ -355,8 +360,6 @@ def check_history(deed: Deed, read: Any, before: list[str], limit: int) -> None:
     assert len({message.id for message in read}) == len(read), "an id twice"
     known = [text for text in order if text in set(texts)]
     assert known == texts, f"out of order, or of nobody: {texts} of {order}"
-    if life.lost:
-        return
     old = [text for text in texts if text in set(before)]
     assert old == before[len(before) - len(old) :], f"a gap: {texts} of {before}"
     assert len(texts) == min(limit, len(order)) or (len(texts) < limit and len(old) == len(before)), "too few"

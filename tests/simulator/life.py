@@ -6,13 +6,35 @@ Whoever cuts a connection knows whether the call was carried out, so the model n
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 from uuid import UUID
 
+from banshee_memory import Emotion
 from tests.tiering.model import Agent, Known, Said
 
 Name = tuple[str, str]
+
+
+class Felt(NamedTuple):
+    """What it felt from one change to the next."""
+
+    change: int
+    felt: dict[Emotion, tuple[float, int]] | None
+    rates: dict[Emotion, float]
+
+
+class Version(NamedTuple):
+    """A memory from one change to the next (None: there was none). `stamp` is 0 where nobody was told one."""
+
+    change: int
+    known: Known | None
+    stamp: int
+
+    @property
+    def data(self) -> Any:
+        """What it held."""
+        return self.known and self.known.data
 
 
 @dataclass
@@ -22,17 +44,18 @@ class Life:
     id: UUID
     label: str
     model: Agent = field(default_factory=Agent)
+    epoch: int = 0
+    """How often a failover may have lost something of it: who began before may see neither what was nor what is."""
     changes: int = 0
     """Counts what was written; a read that nothing was written beside must be exactly what the model says."""
-    felt_changes: int = 0
-    data: dict[Name, list[tuple[int, Any]]] = field(default_factory=lambda: defaultdict(lambda: [(0, None)]))
-    """Of each memory, what it was from which change on (None: nothing)."""
+    states: list[Felt] = field(default_factory=lambda: [Felt(0, None, {})])
+    memories: dict[Name, list[Version]] = field(default_factory=lambda: defaultdict(lambda: [Version(0, None, 0)]))
+    contexts: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    """By what a message says: all emotional contexts that it ever had."""
     keyed: set[str] = field(default_factory=set)
     """The calls with a key that were carried out."""
     doubtful: set[Name] = field(default_factory=set)
     """Memories that were over by a clock that has stepped back since: dead or alive, both are right."""
-    lost: set[str] = field(default_factory=set)
-    """What a failover may have lost, by what it says: there or not, both are right until all is healed."""
     next_number: int = 0
 
     def number(self) -> int:
@@ -43,30 +66,44 @@ class Life:
     def wrote(self, *, felt: bool = False) -> None:
         """Something was written."""
         self.changes += 1
-        self.felt_changes += felt
+        if felt:
+            model = self.model
+            self.states.append(Felt(self.changes, model.felt and dict(model.felt), dict(model.rates)))
+
+    @property
+    def felt_changes(self) -> int:
+        """Counts what changed what it feels."""
+        return self.states[-1].change
 
     def say(self, at: int, content: str, tokens: int, context: dict[str, float] | None) -> None:
         """A message was appended."""
         self.model.say(Said(at, 0, UUID(int=0), "user", content, None, tokens, context))
+        self.contexts[content].append(context)
+        self.wrote()
+
+    def amend(self, said: Said, context: Any) -> None:
+        """A message was given another context."""
+        said.context = context
+        self.contexts[said.content].append(context)
         self.wrote()
 
     def said(self, content: str) -> Said:
         """The message that says that."""
         return next(message for message in self.model.messages if message.content == content)
 
-    def remember(self, name: Name, known: Known | None) -> None:
+    def remember(self, name: Name, known: Known | None, stamp: int = 0) -> None:
         """A memory was stored, or deleted."""
         self.wrote()
         if known is None:
             self.model.memories.pop(name, None)
         self.doubtful.discard(name)
-        self.data[name].append((self.changes, known and known.data))
+        self.memories[name].append(Version(self.changes, known and replace(known), stamp))
 
     def data_since(self, name: Name, change: int) -> list[Any]:
         """All that a memory was from a change on."""
-        versions = self.data[name]
-        first = max(n for n, (at, _) in enumerate(versions) if at <= change)
-        return [data for _, data in versions[first:]]
+        versions = self.memories[name]
+        first = max(n for n, version in enumerate(versions) if version.change <= change)
+        return [version.data for version in versions[first:]]
 
     def doubt(self, latest: int, now: int) -> None:
         """The clock, which was at `latest`, stepped back to `now`."""

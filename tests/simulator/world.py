@@ -27,6 +27,7 @@ from banshee_memory.tiering.steps import Steps, drive
 from tests.own_servers import CLOCK_KEY
 from tests.simulator.checks import assert_clean_is_cold, assert_healed
 from tests.simulator.deeds import Deed, Deeds
+from tests.simulator.failover import Survivors, follow, snapshot, survivors
 from tests.simulator.life import Life
 from tests.simulator.servers import Servers
 from tests.simulator.stores import CutColdStore, CutHotStore
@@ -46,6 +47,7 @@ SETTINGS = Settings(
 
 AGENTS, CLIENTS, DAEMONS = 4, 4, 2
 DEEPEST = 2
+FAILOVERS = False
 BEGINNING = timedelta(days=60)
 
 
@@ -64,6 +66,7 @@ class Client:
         self.name = name
         self.deed: Deed | None = None
         self.is_busy = False
+        self.pace = 4.0
         self._world = world
         self._steps: Steps[Any] | None = None
         self._step: Any = None
@@ -99,7 +102,7 @@ class Client:
             self._step = move()
         except StopIteration as stop:
             self._steps = self.deed = None
-            deed.ended(stop.value)
+            deed.end(stop.value)
         except BansheeError as exc:
             self._steps = None
             self._world.excuse(f"{deed.name} {deed.life.label}", exc)
@@ -129,6 +132,7 @@ class Daemon:
     def __init__(self, world: World, name: str) -> None:
         self.name = name
         self.is_busy = False
+        self.pace = 1.0
         self._world = world
 
     def act(self) -> None:
@@ -164,6 +168,10 @@ class World:
         self._depth = 0
         self._is_quiet = False
         self._is_down = False
+        self._then: list[Life] | None = None
+        """The model when the replica began to lag."""
+        self._survivors: list[Survivors] | None = None
+        """What must outlive a failover that just was."""
         self._at: Client | Daemon | None = None
         hot.world = cold.world = self
 
@@ -214,11 +222,15 @@ class World:
         return f"{exc}\n\nBANSHEE_SIMULATOR_SEED={self.seed} replays it. What was done:\n{tail}"
 
     def _step(self) -> None:
+        if self._survivors is not None:
+            if self._depth == 0:
+                self._follow()
+            return
         if self.random.random() < 0.12 and not self._is_down:
             self._disturb()
             return
         idle = [actor for actor in self._actors if not actor.is_busy]
-        weights = [4 if isinstance(actor, Client) else 1 for actor in idle]
+        weights = [actor.pace for actor in idle]
         self._let(self.random.choices(idle, weights)[0])
 
     def _let(self, actor: Client | Daemon) -> None:
@@ -267,11 +279,13 @@ class World:
             (self._let_go, 10),
             (self._move_clock, 6),
             (self._look, 6),
+            (self._pause, 3),
             (self._kill_redis, 0.5),
             (self._kill_postgres, 0.25),
             (self._fill, 1),
             (self._make_room, 1),
             (self._rush_ids, 0.5),
+            (self._fail_over, 3) if self._then is not None else (self._lag, 0.3 * FAILOVERS),
         ]
         self.random.choices([fault for fault, _ in faults], [weight for _, weight in faults])[0]()
 
@@ -307,6 +321,12 @@ class World:
             yield client
         finally:
             client.config_set("maxmemory", most)
+
+    def _pause(self) -> None:
+        """A client all but stops where it is, or goes on."""
+        client = self.random.choice([actor for actor in self._actors if isinstance(actor, Client)])
+        client.pace = 4.0 if client.pace < 1 else 0.05
+        self.tell(f"{client.name} goes on" if client.pace > 1 else f"{client.name} stops for a while")
 
     def _look(self) -> None:
         """Whatever Redis may let go of is in PostgreSQL."""
@@ -346,6 +366,30 @@ class World:
             client.execute_command("XSETID", log, f"{ms + 5_000}-0")
         self.tell(f"the ids of shard {shard} rush ahead")
 
+    def _lag(self) -> None:
+        if self._survivors is None:
+            self.tell("the replica lags from here on")
+            with self._room():
+                self.servers.redis.lag()
+            self._then = snapshot(self.lives)
+
+    def _fail_over(self) -> None:
+        assert self._then is not None
+        self.tell("redis dies; the replica takes its place")
+        self.troubles += 1
+        with self.quiet():
+            self._survivors = [survivors(self, then) for then in self._then]
+        self._then = None
+        self.servers.redis.fail_over()
+        self._set_clock()
+
+    def _follow(self) -> None:
+        """What is lost is known when whoever was at work on the old server has ended."""
+        with self.quiet():
+            for life, surviving in zip(self.lives, self._survivors or (), strict=True):
+                follow(self, life, surviving)
+        self._survivors = None
+
     # --- the end ---
 
     @contextmanager
@@ -359,6 +403,10 @@ class World:
 
     def _heal(self) -> None:
         with self.quiet():
+            if self._survivors is not None:
+                self._follow()
+            self._then = None
+            self.servers.redis.keep_up()
             self._make_room()
             self.tell("all is healed")
             for actor in self._actors:

@@ -1,0 +1,144 @@
+"""What a failover may lose: what was acknowledged after the replica began to lag and was not in PostgreSQL.
+
+Only that. The replica that took over says which of it is lost; the model follows it, and is certain again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from banshee_memory.cold import reads
+from banshee_memory.emotions import StoredState
+from banshee_memory.records import MemoryRecord, StoredMemory
+from banshee_memory.stamps import to_us
+from tests.simulator.deeds import ALL, BRIEF, LASTING
+from tests.simulator.life import Felt, Life, Name, Version
+from tests.tiering.comparing import close
+
+if TYPE_CHECKING:
+    from tests.simulator.world import World
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """What of an agent must outlive the failover: what the replica knew, and what PostgreSQL had."""
+
+    then: Life
+    texts: set[str]
+    events: set[int]
+    state: StoredState | None
+    memories: dict[Name, StoredMemory | None]
+
+
+def survivors(world: World, then: Life) -> Survivors:
+    """At the moment of the failover. `then`: the model when the replica began to lag."""
+    cold = world.cold
+    messages = cold.fetch(reads.message_page(then.id, ALL))
+    events = cold.fetch(reads.event_page(then.id, ALL))
+    return Survivors(
+        then=then,
+        texts={m.content for m in then.model.messages} | {placed.record.content for placed in messages},
+        events={_number(e) for e in then.model.events} | {_number(placed.record) for placed in events},
+        state=cold.fetch(reads.state_of(then.id)),
+        memories={name: cold.fetch(reads.memory_of(then.id, *name, 0)) for name in (*LASTING, BRIEF)},
+    )
+
+
+def snapshot(lives: Iterable[Life]) -> list[Life]:
+    """The model as it is now."""
+    return [deepcopy(life) for life in lives]
+
+
+def follow(world: World, life: Life, surviving: Survivors) -> None:
+    """Reads what is left of an agent, which must be all that had to survive and nothing that never was."""
+    life.epoch += 1
+    _follow_messages(world, life, surviving)
+    _follow_events(world, life, surviving)
+    _follow_state(world, life, surviving)
+    for name in (*LASTING, BRIEF):
+        _follow_memory(world, life, surviving, name)
+    life.changes += 1
+
+
+def _follow_messages(world: World, life: Life, surviving: Survivors) -> None:
+    read = {message.content: message for message in world.ask(lambda o: o.get_history(life.id, ALL, None))}
+    assert surviving.texts <= read.keys(), f"{life.label} lost {surviving.texts - read.keys()}, which had to survive"
+    assert read.keys() <= {m.content for m in life.model.messages}
+    life.model.messages = [m for m in life.model.messages if m.content in read]
+    for said in life.model.messages:
+        message = read[said.content]
+        assert any(close(message.emotional_context or {}, known or {}) for known in life.contexts[said.content])
+        said.id, said.context = message.id, message.emotional_context
+
+
+def _follow_events(world: World, life: Life, surviving: Survivors) -> None:
+    read = {_number(event) for event in world.ask(lambda o: o.get_event_history(life.id, ALL))}
+    assert surviving.events <= read, f"{life.label} lost the events {surviving.events - read}, which had to survive"
+    assert read <= {_number(e) for e in life.model.events}
+    life.model.events = [e for e in life.model.events if _number(e) in read]
+
+
+def _number(event: Any) -> int:
+    return int(event.event.data["n"])
+
+
+def _follow_state(world: World, life: Life, surviving: Survivors) -> None:
+    """The newer of what the replica and PostgreSQL knew, or something newer still that a flush under way stored."""
+    cold = [n for n, felt in enumerate(life.states) if _is_stored(felt, surviving.state)]
+    oldest = max(len(surviving.then.states) - 1, min(cold, default=0))
+    state = world.ask(lambda o: o.load_state(life.id))
+    for felt in life.states[oldest:]:
+        life.model.felt, life.model.rates = felt.felt and dict(felt.felt), dict(felt.rates)
+        feels = life.model.feels(world.now)
+        if (state is None) == (felt.felt is None) and (
+            state is None or (state.decay_rates == felt.rates and close(state.emotions, feels))
+        ):
+            life.wrote(felt=True)
+            return
+    raise AssertionError(f"{life.label} feels {state}, which is older than what had to survive")
+
+
+def _is_stored(felt: Felt, stored: StoredState | None) -> bool:
+    if stored is None or felt.felt is None:
+        return stored is None and felt.felt is None
+    times = {emotion: one.at_us for emotion, one in stored.felt.items()}
+    values = {emotion: one.intensity for emotion, one in stored.felt.items()}
+    ours = {emotion: intensity for emotion, (intensity, _) in felt.felt.items()}
+    return times == {emotion: at for emotion, (_, at) in felt.felt.items()} and close(values, ours)
+
+
+def _follow_memory(world: World, life: Life, surviving: Survivors, name: Name) -> None:
+    """As for the state. One that was deleted, in PostgreSQL too, must not come back."""
+    versions, at_once = life.memories[name], not life.is_certain(name)
+    oldest = max(len(surviving.then.memories[name]) - 1, _index(versions, surviving.memories[name]))
+    record = world.ask(lambda o: o.get_memory(life.id, *name))
+    version = next((v for v in versions[oldest:] if _says(record, v, world.now, doubtful=at_once)), None)
+    assert version is not None, f"{life.label} knows {name} as {record}, which is older than what had to survive"
+    known = version.known and replace(version.known)
+    life.remember(name, known, version.stamp)
+    if known is not None:
+        life.model.memories[name] = known
+        if record is None:
+            life.doubtful.add(name)
+        else:
+            assert record.access_count >= known.count, "fewer accesses than at its beginning"
+            known.count, known.accessed = record.access_count, to_us(record.last_accessed)
+            known.created = to_us(record.created_at)
+
+
+def _index(versions: Sequence[Version], stored: StoredMemory | None) -> int:
+    """Which of the versions PostgreSQL has."""
+    if stored is None:
+        return 0
+    index = max((n for n, version in enumerate(versions) if 0 < version.stamp <= stored.stamp), default=0)
+    is_deletion = stored.record is None and versions[index].stamp < stored.stamp
+    return index + (is_deletion and index + 1 < len(versions) and versions[index + 1].known is None)
+
+
+def _says(record: MemoryRecord | None, version: Version, now: int, *, doubtful: bool) -> bool:
+    if record is None:
+        return version.known is None or version.known.is_over(now) or doubtful
+    return version.known is not None and record.data == version.known.data

@@ -1,0 +1,97 @@
+"""The code broken on purpose, in five ways: a simulation that does not notice is too weak.
+
+Each names the text that it replaces, so one that no longer breaks anything fails for that.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from banshee_memory.cold.queries import STATEMENTS, Statement
+from banshee_memory.hot import library
+from banshee_memory.tiering.drain import Drain
+
+
+def _replaced(text: str, changes: dict[str, str]) -> str:
+    for old, new in changes.items():
+        assert old in text, f"there is nothing to break: {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+@contextmanager
+def _method(owner: type, name: str, changes: dict[str, str]) -> Iterator[None]:
+    """A method with another text."""
+    method = getattr(owner, name)
+    text = textwrap.dedent(inspect.getsource(method))
+    space: dict[str, Any] = {}
+    exec(_replaced(text, changes), method.__globals__, space)
+    with patch.object(owner, name, space[name]):
+        yield
+
+
+@contextmanager
+def _statement(name: str, changes: dict[str, str]) -> Iterator[None]:
+    """A statement with another text."""
+    before = STATEMENTS[name]
+    with patch.dict(STATEMENTS, {name: Statement(_replaced(before.sql, changes), before.description)}):
+        yield
+
+
+@contextmanager
+def _lua(changes: dict[str, str]) -> Iterator[None]:
+    """The library with another text."""
+    source = library.source
+    with patch.object(library, "source", lambda *known: _replaced(source(*known), changes)):
+        yield
+
+
+def log_read_after_the_watermark() -> AbstractContextManager[None]:
+    """The flush passes over what lies below the stamp up to which the shard was flushed before."""
+    after = "Load(k, [e for e in head or [] if e.stamp > transaction.held[k.shard]],"
+    return _method(Drain, "_read", {"Load(k, head or [],": after})
+
+
+def ttl_set_before_the_commit() -> AbstractContextManager[None]:
+    """Redis is told to forget before PostgreSQL has it for certain."""
+    last = 'failpoint("flush.advanced")'
+    changes = {last: f"self._mark_clean(loads); {last}", '"flush.committed")\n    self._mark_clean(loads)': '"c")'}
+    return _method(Drain, "carry", changes)
+
+
+def tombstone_dropped() -> AbstractContextManager[None]:
+    """A deletion leaves nothing that says so."""
+    return _lua({"redis.call('SET', KEYS[1], 'A' .. pack_stamp(ms, seq))": "redis.call('DEL', KEYS[1])"})
+
+
+def lease_ignored() -> AbstractContextManager[None]:
+    """What PostgreSQL said is taken whenever it is offered."""
+    return _lua(
+        {
+            "if redis.call('HGET', KEYS[1], 'lease') ~= ARGV[1] then return REFUSED end": "",
+            "if redis.call('GET', KEYS[1]) ~= 'L' .. token then return REFUSED end": "",
+            "header.birth .. struct.pack('>I4', header.trims) ~= ARGV[1] then": "false then",
+        }
+    )
+
+
+def version_check_removed() -> AbstractContextManager[None]:
+    """What is flushed overwrites what is stored, older or newer."""
+    return _statement("store_staged", {"excluded.stamp > stored.stamp": "true"})
+
+
+MUTATIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    mutation.__name__: mutation
+    for mutation in (
+        log_read_after_the_watermark,
+        ttl_set_before_the_commit,
+        tombstone_dropped,
+        lease_ignored,
+        version_check_removed,
+    )
+}
