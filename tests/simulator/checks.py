@@ -30,6 +30,7 @@ class _CleanKeys:
 
     def __init__(self, world: World, life: Life) -> None:
         self._redis = world.servers.redis.client
+        self._life = life
         self._now = world.now
         self._cold = world.cold
         self._keys = agent_keys(life.id, world.settings.shards)
@@ -79,6 +80,8 @@ class _CleanKeys:
             for stored in self._cold.fetch(reads.memory_page(self._keys.agent, kind or None, self._now, ALL)):
                 record = known(stored)
                 name = member_of(record.memory_type, record.key)
+                if not self._life.is_certain((record.memory_type, record.key)):
+                    continue  # it was over, and by a clock that stepped back it is not
                 assert name in index.members, f"an index says that it names every {kind or 'memory'}, but not {name}"
 
     def _check_memory(self, key: str, member: str, value: bytes) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from banshee_memory import ConversationMessage, ConversationStats, CustomEvent, Emotion, EmotionalState, NewMessage
 from banshee_memory.hot.calls import MISS, Call
 from banshee_memory.operations import Operation, Operations
-from banshee_memory.records import FlushReport
+from banshee_memory.records import FlushReport, StoredMemory
+from banshee_memory.records import known as known_of
 from banshee_memory.stamps import from_us, to_us
 from tests.simulator.life import Life, Name
 from tests.tiering.comparing import check_event, check_memory, check_messages, close
@@ -221,9 +222,10 @@ class Deeds:
     def retrieve(self, life: Life) -> Deed:
         name = self._random.choice(LASTING)
 
-        def counted(stored: Any) -> None:
+        def counted(found: Any) -> None:
             known = life.model.living(name, self._clock())
-            assert (stored and stored.record.data) == (known and known.data)
+            data = known_of(found).data if isinstance(found, StoredMemory) else found
+            assert data == (known and known.data)
             if known is not None:
                 known.count, known.accessed = known.count + 1, self._clock()
                 life.wrote()
