@@ -1,4 +1,4 @@
-"""A way to PostgreSQL that can be cut: wholly, or at COMMIT, before the server hears it or after it has done it."""
+"""A way to a server that can be cut: wholly, or in the middle of a call, before it is heard or before its answer is."""
 
 from __future__ import annotations
 
@@ -7,39 +7,35 @@ import enum
 import selectors
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from psycopg import conninfo
 
-COMMIT = b"COMMIT\0"
-"""In what the client sends: the statement. In what the server answers: that it was done."""
-
 
 class Cut(enum.Enum):
-    """When the next connection that commits is cut."""
+    """When the next connection is cut that sends the call."""
 
-    BEFORE = "the server never hears of the COMMIT"
-    AFTER = "the server commits, and nobody hears of it"
+    BEFORE = "the server never hears of it"
+    AFTER = "the server does it, and nobody hears of that"
 
 
 class Proxy:
-    """Forwards connections to a database."""
+    """Forwards connections. `call` is what stands in the bytes of the call at which it cuts."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, connect: Callable[[], socket.socket], url: Callable[[int], str], call: bytes) -> None:
         self.cut: Cut | None = None
         """When to cut, once."""
+        self.call = call
         self.is_down = False
         """Whether every connection ends as soon as it begins."""
         self.cuts = 0
-        parts = conninfo.conninfo_to_dict(database_url)
-        self._to = parts
+        self._connect = connect
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
-        self.url = conninfo.make_conninfo(
-            database_url, host="127.0.0.1", port=str(self._listener.getsockname()[1]), sslmode="disable"
-        )
+        self.url = url(self._listener.getsockname()[1])
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
@@ -79,16 +75,8 @@ class Proxy:
             else:
                 self._start(self._forward, client)
 
-    def _connected(self) -> socket.socket:
-        host, port = str(self._to.get("host", "localhost")), str(self._to.get("port", "5432"))
-        if not host.startswith("/"):
-            return socket.create_connection((host, int(port)))
-        server = socket.socket(socket.AF_UNIX)
-        server.connect(f"{host}/.s.PGSQL.{port}")
-        return server
-
     def _forward(self, client: socket.socket) -> None:
-        with client, self._connected() as server, selectors.DefaultSelector() as selector:
+        with client, self._connect() as server, selectors.DefaultSelector() as selector:
             self._open |= {client, server}
             selector.register(client, selectors.EVENT_READ, server)
             selector.register(server, selectors.EVENT_READ, client)
@@ -100,20 +88,48 @@ class Proxy:
     def _passed(self, source: Any, target: socket.socket, client: socket.socket) -> bool:
         """Hands on what came; False: that was the end."""
         data = source.recv(65536)
-        at_commit = self.cut is not None and COMMIT in data
-        if at_commit and (source is client) == (self.cut is Cut.BEFORE):
-            self.cut = None
-            self.cuts += 1
-            return False
-        target.sendall(data)
-        return bool(data)
+        if source is not client or self.cut is None or self.call not in data:
+            target.sendall(data)
+            return bool(data)
+        cut, self.cut = self.cut, None
+        self.cuts += 1
+        if cut is Cut.AFTER:
+            target.sendall(data)
+            target.recv(1)  # it has been done
+        return False
 
 
 @contextmanager
-def proxied(database_url: str) -> Iterator[Proxy]:
-    """A proxy before that database, while the block runs."""
-    proxy = Proxy(database_url)
+def _running(proxy: Proxy) -> Iterator[Proxy]:
     try:
         yield proxy
     finally:
         proxy.close()
+
+
+def proxied(database_url: str) -> contextlib.AbstractContextManager[Proxy]:
+    """A proxy before that database, which cuts at COMMIT."""
+    parts = conninfo.conninfo_to_dict(database_url)
+    host, port = str(parts.get("host", "localhost")), str(parts.get("port", "5432"))
+
+    def connect() -> socket.socket:
+        if not host.startswith("/"):
+            return socket.create_connection((host, int(port)))
+        return _to(f"{host}/.s.PGSQL.{port}")
+
+    def url(at: int) -> str:
+        return conninfo.make_conninfo(database_url, host="127.0.0.1", port=str(at), sslmode="disable")
+
+    return _running(Proxy(connect, url, b"COMMIT\0"))
+
+
+def proxied_redis(redis_url: str) -> contextlib.AbstractContextManager[Proxy]:
+    """A proxy before that Redis, which listens on a Unix socket; say at which `call` it cuts."""
+    path = unquote(urlsplit(redis_url).path)
+    return _running(Proxy(lambda: _to(path), lambda at: f"redis://127.0.0.1:{at}", b"?"))
+
+
+def _to(path: str) -> socket.socket:
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(path)
+    return server
