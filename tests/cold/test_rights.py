@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Identifier
 from banshee_memory.cold import reads
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import EventRow, StateRow
+from banshee_memory.cold.erasure import bury
 from banshee_memory.errors import ConfigurationError
 from banshee_memory.settings import Settings
 from tests.cold.making import NOON, batch_of, event, memory, memory_row, message, state, write
@@ -68,6 +69,17 @@ def test_whoever_is_named_runs_a_whole_flush(fresh_url: str, role: str, settings
     assert store.fetch(reads.message_page(agent, 5)) == [said]
     assert store.fetch(reads.event_page(agent, 5)) == [felt]
     assert store.prepare_partitions(NOON) > 0
+    store.close()
+
+
+def test_who_may_not_delete_forgets_nobody(fresh_url: str, role: str, settings: Settings, agent: UUID) -> None:
+    lend(fresh_url, role)
+    store = ColdStore(as_role(fresh_url, role), settings)
+    write(store, StateRow.of(agent, state(3)))
+    with pytest.raises(ConfigurationError, match="Grant it"), store.drain([0]) as drain:
+        bury(store, agent, 0, drain.held[0])
+    assert store.fetch(reads.tombstones([agent])) == {}
+    assert store.fetch(reads.state_of(agent)) == state(3)
     store.close()
 
 

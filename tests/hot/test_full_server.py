@@ -9,6 +9,7 @@ import pytest
 
 from banshee_memory import CustomEvent, Emotion, EmotionalState, HotStoreFull, NewMessage
 from banshee_memory.settings import Settings
+from banshee_memory.tiering.forgetting import Forgetting
 from tests.hot.raw import Server
 from tests.own_servers import own_database, own_redis
 from tests.tiers import Tiers
@@ -44,6 +45,13 @@ def full(tiers: Tiers, agent: UUID) -> Iterator[Server]:
     server.command("CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "1")
     yield server
     server.command("CONFIG", "SET", "maxmemory", "0")
+
+
+def test_an_agent_can_be_forgotten(tiers: Tiers, agent: UUID, full: Server) -> None:
+    used = full.command("DBSIZE")
+    report = Forgetting(tiers.settings, tiers.hot, tiers.cold).forget(agent)
+    assert (report.keys, report.log_entries, report.left) == (4, 11, 0)
+    assert full.command("DBSIZE") < used
 
 
 def test_writes_are_refused_whole(tiers: Tiers, agent: UUID, full: Server) -> None:

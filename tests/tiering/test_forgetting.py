@@ -76,11 +76,15 @@ def test_nothing_is_left_of_it(tiers: Tiers, own_urls: tuple[str, str], placemen
     tiers.memories.retrieve_memory(life.agent, "fact", "k1")
     tiers.memories.delete_memory(life.agent, "fact", "k0")
     session = tiers.sessions.start_session(life.agent, {"n": 1})
+    keys = tiers.keys(life.agent)
+    tiers.hot.run(Call(("XADD", keys.tag + "dead", "*", "id", "1-1", "k", b"M" + life.agent.bytes, "p", "x"), bytes))
+    tiers.hot.run(Call(("FCALL", "banshee1_want", 1, keys.wanted, life.agent.bytes), int))
     report = forget(tiers, life.agent)
     assert traces(tiers, own_urls, life.agent) == []
     assert (report.agent_id, report.left, report.rechecked) == (life.agent, 0, KINDS)
     assert report.idempotency_keys == 1
     assert report.feed_entries >= 6
+    assert report.dead_letters == 1
     if placement in ("clean", "cold"):
         assert (report.messages, report.events, report.states, report.totals) == (8, 6, 1, 1)
     if placement == "hot":

@@ -6,13 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
-from banshee_memory import BansheeError, Emotion
+from banshee_memory import BansheeError, ColdStoreUnavailable, Emotion, HotStoreUnavailable
 from banshee_memory.failpoints import armed
 from banshee_memory.hot import calls
 from banshee_memory.hot.calls import Call
@@ -22,7 +24,7 @@ from banshee_memory.tiering.forgetting import Forgetting
 from banshee_memory.tiering.residency import Residency
 from tests.failpoints import failpoints
 from tests.own_servers import CLOCK
-from tests.tiering.lives import HAPPENED, Life, begin
+from tests.tiering.lives import HAPPENED, Life, begin, everything
 from tests.tiering.test_forgetting import assert_begun_again, assert_new, begin_again, forget, traces
 from tests.tiering.test_interleavings import READS, WRITES, Intrusion
 from tests.tiers import IntrudedHotStore, Tiers, intruded
@@ -241,6 +243,56 @@ def test_a_flush_under_way_carries_nothing_over(
         assert_new(tiers, life.agent)
     tiers.flush()
     assert [m.content for m in tiers.conversations.get_history(other.agent)] == other.texts
+
+
+@pytest.mark.parametrize("store", ["Redis", "PostgreSQL"])
+def test_a_store_that_is_not_there_leaves_all_as_it_was(
+    tiers: Tiers, own_urls: tuple[str, str], tmp_path: Path, store: str
+) -> None:
+    life = begin(tiers, "half")
+    known = everything(tiers, life.agent)
+    redis, database = own_urls
+    urls = {"Redis": (f"unix://{tmp_path}/nobody", database), "PostgreSQL": (redis, f"postgresql:///x?host={tmp_path}")}
+    away = Tiers(*urls[store], tiers.settings, clock=CLOCK)
+    with pytest.raises(HotStoreUnavailable if store == "Redis" else ColdStoreUnavailable):
+        forget(away, life.agent)
+    away.close()
+    assert everything(tiers, life.agent) == known
+
+
+@pytest.mark.parametrize("store", ["Redis", "PostgreSQL"])
+def test_a_store_that_goes_away_meanwhile_is_an_error_and_a_retry_ends_it(
+    tiers: Tiers, intruded_hot: IntrudedHotStore, own_urls: tuple[str, str], store: str
+) -> None:
+    redis, database = own_urls
+    named = Tiers(redis, make_conninfo(database, application_name="goes away"), tiers.settings, clock=CLOCK)
+    intruded_cold = named.cold
+
+    def go() -> None:
+        if store == "Redis":
+            raise HotStoreUnavailable("gone")
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'goes away'"
+            )
+
+    told = 0
+    for at in range(0, MOST_TRIPS, 1 if store == "Redis" else 3):
+        life = begin(tiers, "half")
+        intruded_hot.trips, intruded_hot.at, intruded_hot.action = 0, at, go
+        try:
+            report = Forgetting(tiers.settings, intruded_hot, intruded_cold).forget(life.agent)
+            assert report.left == 0
+        except (HotStoreUnavailable, ColdStoreUnavailable):
+            told += 1
+        finally:
+            intruded_hot.at = -1
+        assert forget(tiers, life.agent).left == 0
+        assert_new(tiers, life.agent)
+        if intruded_hot.trips <= at:
+            break
+    assert told > (10 if store == "Redis" else 0)
+    named.close()
 
 
 def test_a_lease_under_a_name_that_nobody_knows_installs_nothing(tiers: Tiers, intruder: Tiers) -> None:
