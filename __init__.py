@@ -41,6 +41,7 @@ from banshee_memory.records import (
     TaskCompleted,
     ToolCallFailed,
     TrendPoint,
+    Turn,
     UnexpectedEvent,
     UserFeedback,
 )
@@ -110,6 +111,7 @@ __all__ = [
     "TaskCompleted",
     "ToolCallFailed",
     "TrendPoint",
+    "Turn",
     "UnexpectedEvent",
     "UserFeedback",
     "__version__",

@@ -37,6 +37,7 @@ from banshee_memory.records import (
     MemoryRecord,
     RehydrateReport,
     Stats,
+    Turn,
 )
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import Receipt
@@ -134,6 +135,17 @@ class AsyncMemoryPlugin:
     async def retrieve_memory(self, agent_id: UUID, memory_type: str, key: str) -> Any | None:
         """`memories.retrieve_memory`."""
         return await self.memories.retrieve_memory(agent_id, memory_type, key)
+
+    async def recall_turn(
+        self, agent_id: UUID, *, messages: int = 50, memories: int = 20, memory_type: str | None = None
+    ) -> Turn:
+        """All that a prompt needs, in one round trip where the agent is resident: call it before each turn of a model.
+
+        What the agent feels now, its newest `messages`, oldest first, and its worthiest `memories` (of `memory_type`;
+        None: of all types), by importance, then last access; these do not count as accessed. It is what `load_state`,
+        `get_history` and `get_memories_by_type` give, read at one time but not as of one instant.
+        """
+        return await self._run(self._operations.recall_turn(agent_id, messages, memories, memory_type))
 
     # --- both tiers ---
 

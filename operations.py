@@ -38,6 +38,7 @@ from banshee_memory.records import (
     NewMessage,
     RehydrateReport,
     TrendPoint,
+    Turn,
     known,
     memory_importance,
 )
@@ -49,7 +50,7 @@ from banshee_memory.tiering.degraded import without_redis
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.receipts import Due, completed
 from banshee_memory.tiering.residency import Residency
-from banshee_memory.tiering.steps import Steps
+from banshee_memory.tiering.steps import Steps, side_by_side
 from banshee_memory.timeline import Explanation, PastState
 
 T = TypeVar("T")
@@ -429,6 +430,23 @@ class Operations:
         keys, level = self._keys(agent_id), self._level(durability)
         memory_type, key = self._name(memory_type, key)
         return self._writing(memories.delete(self.residency, keys, memory_type, key, level), keys, level)
+
+    def recall_turn(self, agent_id: UUID, messages: int, memories: int, memory_type: str | None) -> Operation[Turn]:
+        """State, history and memories together."""
+        keys = self._keys(agent_id)
+        said = validation.count("messages", messages, low=1, high=MOST_ROWS)
+        known_ones = validation.count("memories", memories, low=1, high=MOST_ROWS)
+        kind = None if memory_type is None else validation.memory_type(memory_type)
+
+        def steps() -> Steps[Turn]:
+            state, history, page = yield from side_by_side(
+                states.load(self.residency, keys),
+                histories.newest(MESSAGES, self.residency, keys, said),
+                pages.by_type(self.residency, keys, kind, known_ones, 0),
+            )
+            return Turn(state=state, messages=history, memories=[known(stored) for stored in page])
+
+        return self._reading(steps)
 
     # --- sessions ---
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from banshee_memory.emotions import Emotion
+from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.stamps import uuid_of
 
 Json = Any
@@ -222,6 +222,17 @@ class MemoryRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
     """From when on it is gone, in both tiers; None: never."""
     tags: tuple[str, ...]
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent brings to its next turn: what it feels, what was said, what it knows."""
+
+    state: EmotionalState | None
+    """As of now; None if nothing was ever saved."""
+    messages: list[ConversationMessage]
+    """The newest, oldest first."""
+    memories: list[MemoryRecord]
+    """The worthiest first."""
 
 
 class AgentSession(msgspec.Struct, frozen=True, kw_only=True):

@@ -72,11 +72,20 @@ class _Seen(NamedTuple):
 
 
 def _look(residency: Residency, keys: AgentKeys, memory_type: str | None) -> Steps[_Seen]:
-    now_us, index = yield [calls.now(), calls.memory_index(keys)]
+    """The index, and what it names. What it named last is asked for along with it, so that is mostly one round trip."""
+    likely = [member for member in residency.members_of(keys) if _is_of(member, memory_type)]
+    asked = [calls.memory_bytes(keys, member) for member in likely]
+    now_us, index, *replies = yield [calls.now(), calls.memory_index(keys), *asked]
+    residency.saw_members(keys, index.members)
+    values = dict(zip(likely, replies, strict=True))
     members = [member for member in index.members if _is_of(member, memory_type)]
-    values = (yield [calls.memory_bytes(keys, member) for member in members]) if members else []
+    more = [member for member in members if member not in values]
+    if more:
+        replies = yield [calls.memory_bytes(keys, member) for member in more]
+        values.update(zip(more, replies, strict=True))
     hot, empty = {}, []
-    for member, raw in zip(members, values, strict=True):
+    for member in members:
+        raw = values[member]
         if raw is None or raw[:1] == b"L":
             empty.append(member)
         elif readable := residency.readable(partial(wire.memory_of, keys.agent, member), [raw]):

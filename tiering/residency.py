@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -39,6 +39,7 @@ class Counters:
 
 _MOST_WARM = 100_000
 _MOST_KNOWN = 10_000
+_MOST_ASKED = 100
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ class Residency:
     counters: Counters = field(default_factory=Counters)
     warmth: Warmth = field(init=False)
     known: dict[int, AgentKeys] = field(default_factory=dict)
+    members: dict[int, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "warmth", Warmth(self.settings.hot_ttl / 4))
@@ -86,6 +88,16 @@ class Residency:
                 known.clear()
             keys = known[agent_id.int] = agent_keys(agent_id, self.settings.shards)
         return keys
+
+    def members_of(self, keys: AgentKeys) -> Sequence[str]:
+        """The memories that an agent was last seen to have in Redis: worth asking for before its index has said so."""
+        return self.members.get(keys.agent.int, ())
+
+    def saw_members(self, keys: AgentKeys, members: Sequence[str]) -> None:
+        """Remembers them, unless they are many."""
+        if len(self.members) >= _MOST_KNOWN:
+            self.members.clear()
+        self.members[keys.agent.int] = members if len(members) <= _MOST_ASKED else ()
 
     def readable(self, decode: Callable[[bytes], T], elements: Iterable[bytes]) -> list[T]:
         """What can be read of them; what cannot is counted and skipped, and becomes a dead letter with the flush."""

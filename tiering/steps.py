@@ -107,6 +107,21 @@ def drive_together(many: Sequence[Steps[Any]], hot: HotStore, cold: ColdStore) -
     return [lane.result for lane in lanes]
 
 
+def side_by_side(*many: Steps[Any]) -> Steps[list[Any]]:
+    """Runs several that begin with reads of Redis: those in one round trip, what comes after one after the other."""
+    lanes = [_Lane(steps) for steps in many]
+    replies = iter((yield [call for lane in lanes for call in lane.calls]))
+    for lane in lanes:
+        lane.answer(_as_asked(lane.step, list(islice(replies, len(lane.calls)))))
+    for lane in lanes:
+        while lane.step is not None:
+            try:
+                lane.answer((yield lane.step))
+            except BansheeError as exc:
+                lane.answer(exc)
+    return [lane.result for lane in lanes]
+
+
 def _as_asked(step: Step, replies: list[Any]) -> Any:
     """The reply to a call; of several all replies, or the first error."""
     if isinstance(step, Call):

@@ -62,6 +62,7 @@ CONTRACT = {
         "get_conversation_history": "agent_id limit",
         "store_memory": "agent_id memory_type key data ttl_seconds",
         "retrieve_memory": "agent_id memory_type key",
+        "recall_turn": "agent_id *messages *memories *memory_type",
         "health_check": "",
         "flush": "agent_id",
         "rehydrate": "agent_id",
@@ -88,7 +89,7 @@ AgentSession AsyncMemoryPlugin BansheeError ColdStoreUnavailable ConfigurationEr
 ConversationStats CustomEvent Durability DurabilityUnavailable Emotion EmotionalEvent EmotionalEventRecord
 EmotionalState ErasureReport EvictReport FlushReport GoalProgress Health HotStoreFull HotStoreUnavailable ImportReport
 IncompatibleSchema InvalidInput MemoryPlugin MemoryRecall MemoryRecord NewMessage RehydrateReport Settings
-SocialInteraction Stats TaskCompleted ToolCallFailed TrendPoint UnexpectedEvent UserFeedback
+SocialInteraction Stats TaskCompleted ToolCallFailed TrendPoint Turn UnexpectedEvent UserFeedback
 """
 
 

@@ -1,0 +1,94 @@
+"""All that a turn needs in one call: the same as in three, wherever the records are."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from banshee_memory import Emotion, InvalidInput, MemoryPlugin, NewMessage, Turn
+from banshee_memory.cold.reads import Query
+from banshee_memory.operations import Operations
+from banshee_memory.tiering.steps import relayed
+from tests.tiers import Tiers
+
+
+def live(memory: MemoryPlugin, agent: UUID) -> None:
+    memory.emotions.update_emotions(agent, {Emotion.LOVE: 0.9}, mode="set")
+    memory.conversations.save_messages(agent, [NewMessage(role="user", content=f"word {n}") for n in range(60)])
+    memory.memories.store_memory(agent, "goal", "den", "dig one", importance=0.9)
+    memory.memories.store_memory(agent, "fact", "river", "rises", importance=0.5)
+    memory.memories.store_memory(agent, "fact", "stones", "sink", importance=0.7)
+
+
+def test_a_turn_is_what_three_calls_give(memory: MemoryPlugin, agent: UUID) -> None:
+    live(memory, agent)
+    for _ in range(2):  # the second time it is known what to ask for
+        turn = memory.recall_turn(agent)
+        assert turn.messages == memory.conversations.get_history(agent)
+        assert turn.memories == memory.memories.get_memories_by_type(agent, None)
+        assert turn.state is not None
+        assert turn.state.emotions[Emotion.LOVE] == pytest.approx(0.9, abs=0.1)
+    assert [found.data for found in turn.memories] == ["dig one", "sink", "rises"]
+
+
+def test_a_turn_is_as_small_as_is_asked_for(memory: MemoryPlugin, agent: UUID) -> None:
+    live(memory, agent)
+    for _ in range(2):
+        turn = memory.recall_turn(agent, messages=2, memories=1, memory_type="fact")
+        assert [message.content for message in turn.messages] == ["word 58", "word 59"]
+        assert [found.data for found in turn.memories] == ["sink"]
+
+
+def test_an_agent_that_nobody_knows(memory: MemoryPlugin, agent: UUID) -> None:
+    for _ in range(2):
+        assert memory.recall_turn(agent) == Turn(state=None, messages=[], memories=[])
+
+
+def test_what_was_written_since_the_last_turn_is_in_the_next(memory: MemoryPlugin, agent: UUID) -> None:
+    live(memory, agent)
+    memory.recall_turn(agent)
+    memory.memories.delete_memory(agent, "goal", "den")
+    memory.memories.store_memory(agent, "skill", "swim", "well", importance=1.0)
+    memory.conversations.save_message(agent, "user", "the last word")
+    turn = memory.recall_turn(agent)
+    assert [found.data for found in turn.memories] == ["well", "sink", "rises"]
+    assert turn.messages[-1].content == "the last word"
+
+
+def test_no_access_is_counted(memory: MemoryPlugin, agent: UUID) -> None:
+    live(memory, agent)
+    assert [found.access_count for found in memory.recall_turn(agent).memories] == [0, 0, 0]
+    assert [found.access_count for found in memory.recall_turn(agent).memories] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("wrong", [{"messages": 0}, {"memories": 0}, {"memory_type": "No"}, {"messages": True}])
+def test_wrong_arguments(wrong: dict[str, Any], client: MemoryPlugin, agent: UUID) -> None:
+    with pytest.raises(InvalidInput, match=next(iter(wrong))):
+        client.recall_turn(agent, **wrong)
+
+
+def test_a_resident_agent_costs_one_round_trip(timed: Tiers, agent: UUID) -> None:
+    operations, trips = Operations(timed.settings), 0
+
+    def turn() -> Turn:
+        def counted(step: Any) -> Any:
+            nonlocal trips
+            trips += 1
+            assert not isinstance(step, Query), "PostgreSQL was asked"
+            return (yield step)
+
+        operation = operations.recall_turn(agent, 50, 20, None)
+        return timed.run(type(operation)(relayed(operation.steps, counted)))
+
+    timed.emotions.update_emotions(agent, {Emotion.LOVE: 0.9}, mode="set")
+    timed.conversations.save_message(agent, "user", "word")
+    timed.memories.store_memory(agent, "fact", "river", "rises")
+    timed.rehydrate(agent)
+    turn()
+    trips = 0
+    found = turn()
+    assert trips == 1
+    assert found.state is not None
+    assert ([m.content for m in found.messages], [m.data for m in found.memories]) == (["word"], ["rises"])
