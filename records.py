@@ -142,7 +142,10 @@ class EmotionalEventRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrendPoint(msgspec.Struct, frozen=True):
-    """Valence, arousal and intensity after an event, or their means over the `events` of a bucket."""
+    """Valence, arousal and intensity after an event, or their means over the `events` of a bucket.
+
+    Of events that retention dropped there are only means: by the hour, by the day once that is long ago.
+    """
 
     at: datetime
     """When the event occurred, or where the bucket begins."""
@@ -154,6 +157,8 @@ class TrendPoint(msgspec.Struct, frozen=True):
     """The sum of all intensities."""
     events: int
     """1, or how many are in the bucket."""
+    peaks: dict[Emotion, float] = {}
+    """The most that was felt of each emotion after any of them."""
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -354,6 +359,8 @@ class ErasureReport(msgspec.Struct, frozen=True, kw_only=True):
     messages: int = 0
     """Rows in PostgreSQL; so are the following."""
     events: int = 0
+    rollups: int = 0
+    """Hours and days of events that retention had dropped."""
     states: int = 0
     memories: int = 0
     """Sessions, and tombstones of deleted memories, included."""

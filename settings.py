@@ -96,7 +96,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     message_retention_days: int | None = 90
     """How long messages are kept; None: for ever. What is older goes with its partition, totals stay."""
     event_retention_days: int | None = 30
-    """How long emotional events are kept; None: for ever."""
+    """How long emotional events are kept; None: for ever. What is older goes with its partition, trends stay."""
+    hourly_rollup_days: int = 90
+    """For how long the trends of events that are gone are kept by the hour; then by the day, for ever."""
     partitions_ahead: int = 4
     """Partitions of each table that exist before they are needed (weeks of messages, days of events)."""
     search_language: str = "english"

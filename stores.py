@@ -139,7 +139,9 @@ class EmotionStore:
         """Valence, arousal, intensity after each event of the last hours, or the means of each bucket; oldest first.
 
         `hours` may be a fraction. Buckets are counted from 1970-01-01 UTC, and `at` is where one begins; one without
-        events is left out. Of more than 100,000 events the newest are taken.
+        events is left out. Of more than 100,000 events the newest are taken. Events that retention dropped are there as
+        the means of each hour, or day once `Settings.hourly_rollup_days` have passed, and belong to the bucket in which
+        that begins.
         """
         return self._run(self._operations.get_emotional_trends(agent_id, hours, bucket))
 

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SWEPT_AT_ONCE = 1_000
+_MAINTENANCE = 600.0
 # What the pool's background work has to say is raised to the caller anyway; without a handler it would go to stderr.
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
@@ -96,11 +97,26 @@ class ColdStore:
             return ensure_ahead(connection, now, self.settings.partitions_ahead)
 
     def drop_expired(self, now: datetime) -> list[str]:
-        """Drops the partitions that lie wholly beyond retention; returns their names."""
+        """Drops the partitions that lie wholly beyond retention; returns their names.
+
+        Adding up the events of one takes about a second a million.
+        """
         from banshee_memory.cold.partitions import drop_expired
 
         with self.connection() as connection:
+            connection.budget = _MAINTENANCE
             return drop_expired(connection, now, self.settings)
+
+    def compact_rollups(self, now: datetime) -> int:
+        """Makes days of some hours that are beyond `Settings.hourly_rollup_days`; returns how many hours.
+
+        Fewer than `SWEPT_AT_ONCE`: that was all.
+        """
+        with self.connection() as connection:
+            params = {"before": now - timedelta(days=self.settings.hourly_rollup_days), "limit": SWEPT_AT_ONCE}
+            compacted = int(connection.execute(STATEMENTS["compact_rollups"].sql, params).fetchall()[0][0])
+        failpoint("sweep.rollups_compacted")
+        return compacted
 
     def sweep_memories(self, now: datetime) -> int:
         """Makes tombstones of some memories that expired, and forgets some old tombstones; returns how many of both.

@@ -19,7 +19,7 @@ from banshee_memory.cold.session import GRACE, milliseconds
 _CHUNK = 2_000
 _BY_TIME = {partitions.MESSAGES: "erase_messages", partitions.EVENTS: "erase_events"}
 _INSTANT = timedelta(microseconds=1)
-ERASED = frozenset({"agents", "emotional_states", "memory_records", *_BY_TIME})
+ERASED = frozenset({"agents", "emotional_states", "memory_records", "emotional_rollups", *_BY_TIME})
 """Every table that holds something of an agent; its tombstone stays in `forgotten`."""
 
 
@@ -52,6 +52,8 @@ def erase(store: ColdStore, agent: UUID, through: int) -> Iterator[tuple[str, in
             span = {"since": lower, "until": upper - _INSTANT}
             for found in _histories(store, _BY_TIME[table], {**doomed, **span}):
                 yield kind, found
+    # After the events: until then a partition that is dropped adds to these.
+    yield "rollups", _rows(store, "erase_rollups", doomed)[0][0]
 
 
 def _memories(store: ColdStore, doomed: dict[str, Any]) -> Iterator[int]:

@@ -1,7 +1,8 @@
 """Partitions by time: a day of events, an ISO week of messages. None is the default: who writes creates the missing.
 
 A partition is created by ATTACH under a lock that neither readers nor writers feel; only dropping one stops them, so it
-waits for its lock but a moment (`_LOCK_MS`) at a time and tries again. Imports the driver.
+waits for its lock but a moment (`_LOCK_MS`) at a time and tries again. What events of a dropped partition add up to is
+kept in `emotional_rollups`. Imports the driver.
 """
 
 from __future__ import annotations
@@ -52,11 +53,7 @@ def drop_expired(connection: BoundedConnection, now: datetime, settings: Setting
     """Drops the partitions that lie wholly beyond retention; returns their names."""
     kept = {EVENTS: settings.event_retention_days, MESSAGES: settings.message_retention_days}
     cutoffs = {table: now - timedelta(days=days) for table, days in kept.items() if days is not None}
-    dropped = []
-    for table, cutoff in cutoffs.items():
-        dropped += _drop_before(connection, table, cutoff)
-        failpoint("partitions.dropped")
-    return dropped
+    return [name for table, cutoff in cutoffs.items() for name in _drop_before(connection, table, cutoff)]
 
 
 def _slot(table: str, at_us: int) -> int:
@@ -79,6 +76,15 @@ def _ensure_slots(connection: BoundedConnection, table: str, slots: Iterable[int
 
 
 def _drop_before(connection: BoundedConnection, table: str, cutoff: datetime) -> list[str]:
+    names = []
+    while name := _drop_oldest(connection, table, cutoff):
+        failpoint("partitions.dropped")
+        names.append(name)
+    return names
+
+
+def _drop_oldest(connection: BoundedConnection, table: str, cutoff: datetime) -> str | None:
+    """Drops one partition, in a transaction of its own: what is done stays done if the next is in use."""
     for left in reversed(range(_TRIES)):
         try:
             with connection.transaction():
@@ -86,10 +92,11 @@ def _drop_before(connection: BoundedConnection, table: str, cutoff: datetime) ->
         except psycopg.errors.LockNotAvailable:
             if not left:
                 raise
-    return []
+    return None
 
 
-def _dropped(connection: BoundedConnection, params: dict[str, Any]) -> list[str]:
+def _dropped(connection: BoundedConnection, params: dict[str, Any]) -> str | None:
     limits = {"lock_ms": _LOCK_MS, "statement_ms": 0, "idle_ms": 0}
     connection.execute(STATEMENTS["limit_transaction"].sql, limits)
-    return [name for (name,) in connection.execute(STATEMENTS["drop_partitions"].sql, params)]
+    name: str | None = connection.execute(STATEMENTS["drop_partition"].sql, params).fetchall()[0][0]
+    return name

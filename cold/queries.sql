@@ -113,6 +113,25 @@ WHERE agent_id = %(agent)s
 ORDER BY occurred_at, stamp, id
 LIMIT %(limit)s;
 
+-- name: trend
+-- What an agent felt since a time: the newest of its events, what remains of those whose partitions are gone, and up to when
+-- that is (in a row without events). In one statement: so an event is in it once while its partition goes.
+(SELECT id, occurred_at, stamp, valence, arousal, intensity, 1::bigint, emotions_after::text
+ FROM emotional_events
+ WHERE agent_id = %(agent)s
+   AND occurred_at >= %(since)s
+   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
+ ORDER BY occurred_at DESC, stamp DESC, id DESC
+ LIMIT %(limit)s)
+UNION ALL
+SELECT NULL, at, stamp, valence / events, arousal / events, intensity / events, events, peaks::text
+FROM emotional_rollups
+WHERE agent_id = %(agent)s
+  AND at >= %(since)s
+  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
+UNION ALL
+SELECT NULL, rolled_up_to, 0, 0, 0, 0, 0, '{}' FROM banshee_store;
+
 -- name: deeds_until
 -- An agent's newest events by when they were taken, before a stamp, newest first, with the state around each. What came
 -- late (it occurred before it was told) can lie anywhere in time: it has an index of its own.
@@ -257,8 +276,8 @@ SELECT EXISTS (SELECT FROM agents WHERE agent_id = %(agent)s);
 -- name: overview
 -- Each table with its partitions and estimated rows: PostgreSQL's own statistics, nothing is counted.
 SELECT name, count(tree.relid), coalesce(sum(greatest(leaf.reltuples, pg_stat_get_live_tuples(leaf.oid))), 0)::bigint
-FROM unnest(ARRAY['agents', 'emotional_states', 'memory_records', 'emotional_events', 'conversation_messages'])
-         AS parent (name)
+FROM unnest(ARRAY['agents', 'emotional_states', 'memory_records', 'emotional_events', 'emotional_rollups',
+                  'conversation_messages']) AS parent (name)
      LEFT JOIN LATERAL pg_partition_tree(to_regclass(name)) AS tree ON tree.isleaf AND tree.level > 0
      JOIN pg_class AS leaf ON leaf.oid = coalesce(tree.relid, to_regclass(name))
 GROUP BY name
@@ -307,7 +326,8 @@ SELECT agent_id, stamp FROM forgotten WHERE agent_id = ANY (%(agents)s::uuid[]);
 WITH tombstone AS (
     INSERT INTO forgotten (agent_id, shard, stamp)
     VALUES (%(agent)s, %(shard)s,
-            greatest(%(flushed)s, (SELECT max(stamp) FROM memory_records WHERE agent_id = %(agent)s),
+            greatest(%(flushed)s, (SELECT flushed_stamp FROM agents WHERE agent_id = %(agent)s),
+                     (SELECT max(stamp) FROM memory_records WHERE agent_id = %(agent)s),
                      (SELECT stamp FROM emotional_states WHERE agent_id = %(agent)s)))
     ON CONFLICT (agent_id) DO UPDATE SET stamp = greatest(forgotten.stamp, excluded.stamp), at = now()
     RETURNING stamp
@@ -402,9 +422,59 @@ WHERE shards.shard = reached.shard;
 SELECT count(*) FILTER (WHERE banshee_ensure_partition(%(parent)s, lower, upper))
 FROM unnest(%(lowers)s::timestamptz[], %(uppers)s::timestamptz[]) AS needed (lower, upper);
 
--- name: drop_partitions
--- Drops the partitions that lie wholly before a time; returns their names.
-SELECT banshee_drop_partitions(%(parent)s, %(cutoff)s);
+-- name: drop_partition
+-- Drops the oldest partition that lies wholly before a time; returns its name, NULL where there is none.
+SELECT banshee_drop_partition(%(parent)s, %(cutoff)s);
+
+-- name: compact_rollups
+-- Makes days of hours that are long ago, some at a time, and drops what a forgotten agent left; returns how many hours
+-- there were.
+WITH left_behind AS (
+    DELETE FROM emotional_rollups AS rolled
+    USING forgotten AS buried
+    WHERE rolled.agent_id = buried.agent_id AND rolled.stamp <= buried.stamp
+), due AS (
+    SELECT agent_id, at
+    FROM emotional_rollups
+    WHERE hours = 1 AND at < %(before)s
+    ORDER BY at
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM emotional_rollups AS rolled
+    USING due
+    WHERE rolled.agent_id = due.agent_id AND rolled.at = due.at AND rolled.hours = 1
+      AND NOT EXISTS (SELECT FROM forgotten AS buried
+                      WHERE buried.agent_id = rolled.agent_id AND rolled.stamp <= buried.stamp)
+    RETURNING rolled.*
+), highest AS (
+    SELECT agent_id, date_trunc('day', at, 'UTC') AS day, felt.key, max(felt.value::double precision) AS value
+    FROM gone, jsonb_each_text(peaks) AS felt
+    GROUP BY agent_id, day, felt.key
+), peaked AS (
+    SELECT agent_id, day, jsonb_object_agg(key, value) AS peaks FROM highest GROUP BY agent_id, day
+), days AS (
+    INSERT INTO emotional_rollups AS rolled (agent_id, at, hours, events, valence, arousal, intensity, peaks, stamp)
+    SELECT agent_id, day, 24, summed.events, summed.valence, summed.arousal, summed.intensity,
+           coalesce(peaked.peaks, '{}'), summed.stamp
+    FROM (SELECT agent_id, date_trunc('day', at, 'UTC') AS day, sum(events)::bigint AS events, sum(valence) AS valence,
+                 sum(arousal) AS arousal, sum(intensity) AS intensity, max(stamp) AS stamp
+          FROM gone
+          GROUP BY agent_id, day) AS summed
+         LEFT JOIN peaked USING (agent_id, day)
+    ON CONFLICT (agent_id, at, hours) DO UPDATE
+    SET events = rolled.events + excluded.events, valence = rolled.valence + excluded.valence,
+        arousal = rolled.arousal + excluded.arousal, intensity = rolled.intensity + excluded.intensity,
+        peaks = banshee_higher(rolled.peaks, excluded.peaks), stamp = greatest(rolled.stamp, excluded.stamp)
+)
+SELECT count(*) FROM due;
+
+-- name: erase_rollups
+-- Deletes what remains of a forgotten agent's events whose partitions are gone.
+WITH gone AS (
+    DELETE FROM emotional_rollups WHERE agent_id = %(agent)s AND stamp <= %(through)s RETURNING agent_id
+)
+SELECT count(*) FROM gone;
 
 -- name: create_staged_messages
 -- This connection's own staging table; with the three others it mirrors what binary COPY sends, in its order.

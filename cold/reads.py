@@ -24,6 +24,7 @@ from banshee_memory.records import (
     MemoryRecord,
     Placed,
     StoredMemory,
+    TrendPoint,
     memory_id,
 )
 from banshee_memory.stamps import EPOCH, from_us, id_span, stamp_us, to_us
@@ -65,6 +66,14 @@ class SessionTotals(NamedTuple):
     messages: int
     tokens: int
     events: int
+
+
+class Trend(NamedTuple):
+    """What an agent felt: by place in its history (of what retention dropped, where the hour or day begins) and, of
+    events, id. Events before `rolled_up_to_us` can be gone, and are in these means then."""
+
+    rolled_up_to_us: int
+    points: list[tuple[int, int, UUID | None, TrendPoint]]
 
 
 class Overview(NamedTuple):
@@ -145,6 +154,11 @@ def events_after(
 ) -> Query[list[Placed[EmotionalEventRecord]]]:
     """The oldest `limit` events after that one, oldest first."""
     return Query("events_after", _onward(agent, limit, after), _events(agent, newest_first=False))
+
+
+def trend(agent: UUID, since_us: int, limit: int) -> Query[Trend]:
+    """What it felt since a time: after each of its newest `limit` events, and the means of those that are gone."""
+    return Query("trend", {"agent": agent, "since": from_us(since_us), "limit": limit}, _trend)
 
 
 def deeds_until(agent: UUID, before: tuple[int, UUID], limit: int) -> Query[list[Deed]]:
@@ -302,6 +316,17 @@ def event_record(agent: UUID, row: Row) -> Placed[EmotionalEventRecord]:
         mode=mode,
     )
     return Placed(to_us(occurred_at), stamp, record)
+
+
+def _trend(rows: Sequence[Row]) -> Trend:
+    rolled_up_to, points = 0, []
+    for event, at, stamp, valence, arousal, intensity, events, peaks in rows:
+        if not events:
+            rolled_up_to = to_us(at)
+        else:
+            point = TrendPoint(at, valence, arousal, intensity, events, _numbers(peaks))
+            points.append((to_us(at), stamp, event, point))
+    return Trend(rolled_up_to, points)
 
 
 def _deed(agent: UUID, row: Row) -> Deed:

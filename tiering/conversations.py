@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from banshee_memory.cold import reads
+from banshee_memory.emotions import Emotion
 from banshee_memory.errors import HotStoreUnavailable
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import AgentKeys
@@ -19,14 +20,13 @@ from banshee_memory.records import (
     ROLES,
     ConversationMessage,
     ConversationStats,
-    EmotionalEventRecord,
     Placed,
     TrendPoint,
 )
 from banshee_memory.settings import Durability
 from banshee_memory.stamps import EPOCH
 from banshee_memory.tiering import histories, states
-from banshee_memory.tiering.histories import EVENTS, MESSAGES
+from banshee_memory.tiering.histories import MESSAGES
 from banshee_memory.tiering.residency import Residency, insist
 from banshee_memory.tiering.steps import Steps, write
 
@@ -107,26 +107,42 @@ def added(stats: ConversationStats, fresh: Sequence[Placed[ConversationMessage]]
 def trends(residency: Residency, keys: AgentKeys, hours: float, bucket: timedelta | None) -> Steps[list[TrendPoint]]:
     """What was felt after each event of the last hours, oldest first, or the means of each bucket."""
     since_us = (yield calls.now()) - int(hours * 3_600_000_000)
-    hot = yield from histories.resident(EVENTS, residency, keys)
-    cold = yield reads.event_page(keys.agent, _MOST_EVENTS, None, since_us)
-    events = [p.record for p in histories.merged(cold, hot) if p.at_us >= since_us]
-    if bucket is None:
-        return [TrendPoint(e.occurred_at, e.valence, e.arousal, e.intensity, 1) for e in events]
-    return bucketed(events, bucket)
+    history = yield calls.whole_history(keys.events)
+    hot = residency.readable(partial(wire.event_of, keys.agent), history.elements)
+    cold = yield reads.trend(keys.agent, since_us, _MOST_EVENTS)
+    # An event that Redis has although its partition was dropped is in the means of that time.
+    since_us = max(since_us, cold.rolled_up_to_us)
+    known = {event for _, _, event, _ in cold.points}
+    fresh = [e for e in hot if e.before is not None and e.placed.at_us >= since_us and e.placed.record.id not in known]
+    places = [(at, stamp, point) for at, stamp, _, point in cold.points]
+    places += [(event.placed.at_us, event.placed.stamp, _point(event)) for event in fresh]
+    points = [point for _, _, point in sorted(places, key=lambda place: place[:2])]
+    return points if bucket is None else bucketed(points, bucket)
 
 
-def bucketed(events: Sequence[EmotionalEventRecord], bucket: timedelta) -> list[TrendPoint]:
+def _point(event: wire.SettledEvent) -> TrendPoint:
+    record = event.placed.record
+    return TrendPoint(record.occurred_at, record.valence, record.arousal, record.intensity, 1, event.after)
+
+
+def bucketed(points: Sequence[TrendPoint], bucket: timedelta) -> list[TrendPoint]:
     """The means over each bucket that has events; buckets are counted from 1970, as `date_bin` would."""
-    bins: dict[datetime, list[EmotionalEventRecord]] = {}
-    for event in events:
-        bins.setdefault(EPOCH + (event.occurred_at - EPOCH) // bucket * bucket, []).append(event)
-    return [
-        TrendPoint(
-            at,
-            sum(e.valence for e in held) / len(held),
-            sum(e.arousal for e in held) / len(held),
-            sum(e.intensity for e in held) / len(held),
-            len(held),
-        )
-        for at, held in bins.items()
-    ]
+    bins: dict[datetime, list[TrendPoint]] = {}
+    for point in points:
+        bins.setdefault(EPOCH + (point.at - EPOCH) // bucket * bucket, []).append(point)
+    return [_mean(at, held) for at, held in bins.items()]
+
+
+def _mean(at: datetime, held: Sequence[TrendPoint]) -> TrendPoint:
+    events = sum(p.events for p in held)
+    peaks: dict[Emotion, float] = {}
+    for point in held:
+        peaks.update({e: i for e, i in point.peaks.items() if i > peaks.get(e, 0.0)})
+    return TrendPoint(
+        at,
+        sum(p.valence * p.events for p in held) / events,
+        sum(p.arousal * p.events for p in held) / events,
+        sum(p.intensity * p.events for p in held) / events,
+        events,
+        peaks,
+    )

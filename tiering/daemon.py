@@ -197,20 +197,22 @@ class Daemon:
         now = from_us(self._hot.run(calls.now()))
         created = self._cold.prepare_partitions(now)
         dropped = self._cold.drop_expired(now)
-        memories = self._sweep_memories(now)
+        memories = self._sweep(lambda: self._cold.sweep_memories(now))
+        hours = self._sweep(lambda: self._cold.compact_rollups(now))
         swept = sum(self._sweep_idempotency(shard_keys(shard)) for shard in range(self._settings.shards))
         self._log.info(
             "maintained",
             partitions_created=created,
             partitions_dropped=dropped,
             memories_swept=memories,
+            rollups_compacted=hours,
             idempotency_keys_swept=swept,
         )
 
-    def _sweep_memories(self, now: datetime) -> int:
+    def _sweep(self, some: Callable[[], int]) -> int:
         total = 0
         while not self._stop.is_set():
-            swept = self._cold.sweep_memories(now)
+            swept = some()
             total += swept
             if swept < SWEPT_AT_ONCE:
                 break

@@ -31,7 +31,7 @@ from banshee_memory.stamps import from_us
 
 KINDS = (
     *("keys", "log_entries", "dead_letters", "feed_entries", "idempotency_keys"),
-    *("states", "memories", "messages", "events"),
+    *("states", "memories", "messages", "events", "rollups"),
 )
 _LOOKS = 5
 _ROUNDS = 1_000

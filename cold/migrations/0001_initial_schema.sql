@@ -15,7 +15,9 @@ CREATE TABLE IF NOT EXISTS banshee_migrations (
 CREATE TABLE banshee_store (
     singleton  boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     shards     integer NOT NULL CHECK (shards BETWEEN 1 AND 16384),
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    -- Events before that may be gone, and are in emotional_rollups then.
+    rolled_up_to timestamptz NOT NULL DEFAULT 'epoch'
 );
 
 -- One row a shard of Redis: whoever flushes the shard holds its row, and writes here how far it came.
@@ -146,7 +148,7 @@ CREATE TABLE conversation_messages (
 -- Creates the partition of `parent` that begins at `lower`, unless it is there. Also by a role without DDL rights.
 -- ATTACH, unlike CREATE TABLE ... PARTITION OF, lets others read and write meanwhile. Its own lock on the parent is the one
 -- that serializes those who create the same: a second lock, on something else, could be taken in another order by
--- banshee_drop_partitions and end in a deadlock.
+-- banshee_drop_partition and end in a deadlock.
 CREATE FUNCTION banshee_ensure_partition(parent text, lower timestamptz, upper timestamptz) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
@@ -167,8 +169,70 @@ BEGIN
     RETURN true;
 END $$;
 
--- Drops the partitions of `parent` that lie wholly before `cutoff`; returns their names.
-CREATE FUNCTION banshee_drop_partitions(parent text, cutoff timestamptz) RETURNS SETOF text
+-- What remains of events whose partition was dropped: by the hour, and by the day once that is long ago. Sums, so that two
+-- rows can be made one; a mean is a sum by `events`.
+CREATE TABLE emotional_rollups (
+    agent_id  uuid   NOT NULL,
+    at        timestamptz NOT NULL,             -- where the hour or day begins
+    hours     integer NOT NULL CHECK (hours IN (1, 24)),
+    events    bigint NOT NULL,
+    valence   double precision NOT NULL,
+    arousal   double precision NOT NULL,
+    intensity double precision NOT NULL,
+    peaks     jsonb  NOT NULL,                  -- {"joy": 0.9}: the most that was felt of each emotion after an event
+    stamp     bigint NOT NULL,                  -- the last of those that are in it
+    PRIMARY KEY (agent_id, at, hours)
+);
+
+CREATE INDEX emotional_rollups_by_hour ON emotional_rollups (at) WHERE hours = 1;
+
+-- Adds the events of a partition to what remains of its time. Of forgotten agents nothing remains.
+CREATE FUNCTION banshee_roll_up(child text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format($sql$
+        WITH kept AS (
+            SELECT happened.agent_id, date_trunc('hour', happened.occurred_at, 'UTC') AS at, happened.valence,
+                   happened.arousal, happened.intensity, happened.emotions_after, happened.stamp
+            FROM %I AS happened LEFT JOIN forgotten AS buried USING (agent_id)
+            WHERE happened.stamp > coalesce(buried.stamp, -1)
+        ), summed AS (
+            SELECT agent_id, at, count(*) AS events, sum(valence) AS valence, sum(arousal) AS arousal,
+                   sum(intensity) AS intensity, max(stamp) AS stamp
+            FROM kept
+            GROUP BY agent_id, at
+        ), highest AS (
+            SELECT agent_id, at, felt.key, max(felt.value::double precision) AS value
+            FROM kept, jsonb_each_text(emotions_after) AS felt
+            GROUP BY agent_id, at, felt.key
+        ), peaked AS (
+            SELECT agent_id, at, jsonb_object_agg(key, value) AS peaks FROM highest GROUP BY agent_id, at
+        )
+        INSERT INTO emotional_rollups AS rolled (agent_id, at, hours, events, valence, arousal, intensity, peaks, stamp)
+        SELECT agent_id, at, 1, events, valence, arousal, intensity, coalesce(peaks, '{}'), stamp
+        FROM summed LEFT JOIN peaked USING (agent_id, at)
+        ON CONFLICT (agent_id, at, hours) DO UPDATE
+        SET events = rolled.events + excluded.events, valence = rolled.valence + excluded.valence,
+            arousal = rolled.arousal + excluded.arousal, intensity = rolled.intensity + excluded.intensity,
+            peaks = banshee_higher(rolled.peaks, excluded.peaks), stamp = greatest(rolled.stamp, excluded.stamp)
+        $sql$, child);
+END $$;
+
+-- Of two objects of numbers the higher of each.
+CREATE FUNCTION banshee_higher(one jsonb, other jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(jsonb_object_agg(key, value), '{}')
+    FROM (SELECT key, max(value::double precision) AS value
+          FROM (SELECT * FROM jsonb_each_text(one) UNION ALL SELECT * FROM jsonb_each_text(other)) AS both_of_them
+          GROUP BY key) AS highest
+$$;
+
+-- Drops the oldest partition of `parent` that lies wholly before `cutoff`; returns its name, NULL where there is none.
+-- Events are added to emotional_rollups in the same transaction. While that is worked out nobody can write to the partition
+-- (nobody should: it is beyond retention), and all else goes on. Only then is it detached, which stops readers and writers
+-- of the parent: so it waits for them but as long as lock_timeout says, a few times, and then gives up and keeps all as it
+-- was. All of these waits end before a second has passed, when a server would look for a deadlock and kill somebody.
+CREATE FUNCTION banshee_drop_partition(parent text, cutoff timestamptz) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     child record;
@@ -176,29 +240,46 @@ BEGIN
     IF parent NOT IN ('emotional_events', 'conversation_messages') THEN
         RAISE EXCEPTION 'banshee: % has no partitions by time', parent USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    FOR child IN
-        SELECT c.relname AS name,
-               substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''\)')::timestamptz AS upper
-        FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
-        WHERE inhparent = to_regclass(quote_ident(parent))
-    LOOP
-        IF child.upper <= cutoff THEN
+    SELECT name, upper INTO child
+    FROM (SELECT c.relname AS name,
+                 substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''\)')::timestamptz AS upper
+          FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+          WHERE inhparent = to_regclass(quote_ident(parent))) AS children
+    WHERE upper <= cutoff
+    ORDER BY upper
+    LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format('LOCK TABLE %I IN SHARE ROW EXCLUSIVE MODE', child.name);
+    IF parent = 'emotional_events' THEN
+        PERFORM banshee_roll_up(child.name);
+        UPDATE banshee_store SET rolled_up_to = greatest(rolled_up_to, child.upper);
+    END IF;
+    FOR attempt IN 1..3 LOOP
+        BEGIN
             EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', parent, child.name);
-            EXECUTE format('DROP TABLE %I', child.name);
-            RETURN NEXT child.name;
-        END IF;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            IF attempt = 3 THEN
+                RAISE;
+            END IF;
+            PERFORM pg_sleep(0.05);
+        END;
     END LOOP;
+    EXECUTE format('DROP TABLE %I', child.name);
+    RETURN child.name;
 END $$;
 
 -- These two run with their owner's rights: nobody else may call them until the owner says who, and what they name is
 -- looked up where this schema is, never in what a caller made.
 REVOKE ALL ON FUNCTION banshee_ensure_partition(text, timestamptz, timestamptz),
-                       banshee_drop_partitions(text, timestamptz) FROM PUBLIC;
+                       banshee_drop_partition(text, timestamptz) FROM PUBLIC;
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION banshee_ensure_partition(text, timestamptz, timestamptz)
                     SET search_path = %I, pg_temp', current_schema());
-    EXECUTE format('ALTER FUNCTION banshee_drop_partitions(text, timestamptz)
+    EXECUTE format('ALTER FUNCTION banshee_drop_partition(text, timestamptz)
                     SET search_path = %I, pg_temp', current_schema());
 END $$;
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -99,3 +101,43 @@ def test_readers_go_on_while_a_drain_creates_a_partition(own: ColdStore, agent: 
             assert other.held == {1: 0}
     assert len(own.fetch(reads.message_page(agent, 5))) == 1
     own.close()
+
+
+def test_dropping_beside_flushes_and_reads_stops_and_spoils_nothing(
+    fresh_url: str, settings: Settings, agent: UUID
+) -> None:
+    """Some flush, some read, one drops: nobody fails, and each event is either there or in what remains of its time."""
+    kept = msgspec.structs.replace(settings, event_retention_days=5, db_max_connections=8)
+    store = ColdStore(fresh_url, kept)
+    old = [event(agent, n, at_us=to_us(NOON - n * DAY)) for n in range(6, 26)]
+    write(store, *(EventRow.of(one, {}) for one in old))
+    ended, totals = threading.Event(), set[int]()
+
+    def flush(shard: int) -> int:
+        count = 0
+        while not ended.is_set():
+            with store.drain([shard]) as drain:
+                new = event(agent, 1_000 + shard * 10_000 + count, at_us=to_us(NOON))
+                count += drain.write(batch_of(EventRow.of(new, {}))).events
+        return count
+
+    def read() -> None:
+        while not ended.is_set():
+            points = store.fetch(reads.trend(agent, 0, 100_000)).points
+            totals.add(sum(point.events for at, _, _, point in points if at < to_us(NOON - DAY)))
+
+    with ThreadPoolExecutor(4) as pool:
+        flushing = [pool.submit(flush, shard) for shard in (1, 2)]
+        reading = [pool.submit(read) for _ in range(2)]
+        try:
+            dropped = store.drop_expired(NOON)
+        finally:
+            ended.set()
+        flushed = sum(future.result() for future in flushing)
+        assert [future.result() for future in reading] == [None, None]
+    assert len(dropped) == 20
+    # At every moment all of the old events were told of, once.
+    assert totals <= {20}
+    points = store.fetch(reads.trend(agent, 0, 100_000)).points
+    assert sum(point.events for *_, point in points) == 20 + flushed
+    store.close()

@@ -52,7 +52,9 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     "shard_stamp": {"shard": 0},
     "limit_transaction": LIMITS,
     **dict.fromkeys(["hold_free_shards", "hold_shards", "advance_shards"], SHARDS),
-    **dict.fromkeys(["ensure_partitions", "drop_partitions"], SPAN),
+    **dict.fromkeys(["ensure_partitions", "drop_partition"], SPAN),
+    "compact_rollups": {"before": NOON, "limit": 5},
+    "trend": PLACE,
     **dict.fromkeys(["create_staged_messages", "create_staged_events"], NOTHING),
     **dict.fromkeys(["create_staged_states", "create_staged_memories"], NOTHING),
     **dict.fromkeys(["stage_messages", "stage_events", "stage_states", "stage_memories"], NOTHING),
@@ -61,7 +63,9 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     "bury_agent": {"shard": 1, "flushed": 1},
     "tombstones": {"agents": [AGENT]},
     "partition_spans": {"parent": "conversation_messages"},
-    **dict.fromkeys(["raise_tombstone", "erase_state", "erase_memories", "erase_messages", "erase_events"], DOOMED),
+    **dict.fromkeys(
+        ["raise_tombstone", "erase_state", "erase_rollups", "erase_memories", "erase_messages", "erase_events"], DOOMED
+    ),
     **dict.fromkeys(["hold_migrations", "ledger_exists", "ledger", "store_shards"], NOTHING),
     "sign_migration": LEDGER,
     **dict.fromkeys(["fix_shards", "add_shards"], NUMBER),
@@ -104,7 +108,11 @@ def test_every_look_into_a_partitioned_table_is_for_one_agent(name: str) -> None
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_every_look_at_an_agents_rows_minds_its_tombstone(name: str) -> None:
     sql = STATEMENTS[name].sql
-    looks = len(re.findall(r"FROM (?:conversation_messages|emotional_events|memory_records)\s+WHERE agent_id", sql))
+    looks = len(
+        re.findall(
+            r"FROM (?:conversation_messages|emotional_events|emotional_rollups|memory_records)\s+WHERE agent_id", sql
+        )
+    )
     if "DELETE FROM" not in sql:
         assert sql.count("coalesce((SELECT buried.stamp FROM forgotten AS buried") == looks
 

@@ -257,6 +257,7 @@ def test_agents_are_listed_by_id(fresh_url: str, settings: Settings) -> None:
         "agents": 0,
         "conversation_messages": 1,
         "emotional_events": 0,
+        "emotional_rollups": 0,
         "emotional_states": 8,
         "memory_records": 8,
     }

@@ -20,7 +20,7 @@ from banshee_memory.settings import Settings
 from tests.cold.making import NOON, batch_of, event, memory, memory_row, message, state, write
 
 ENSURE = "SELECT banshee_ensure_partition('emotional_events', '2026-01-01 00:00Z', '2026-01-02 00:00Z')"
-DROP = "SELECT banshee_drop_partitions('conversation_messages', 'infinity')"
+DROP = "SELECT banshee_drop_partition('conversation_messages', 'infinity')"
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def role(fresh_url: str) -> Iterator[str]:
 
 def lend(url: str, role: str) -> None:
     with psycopg.connect(url) as owner:
-        functions = SQL("banshee_ensure_partition, banshee_drop_partitions")
+        functions = SQL("banshee_ensure_partition, banshee_drop_partition")
         owner.execute(SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(functions, Identifier(role)))
 
 
@@ -95,7 +95,7 @@ def test_what_a_caller_made_is_not_taken_for_ours(fresh_url: str, role: str) -> 
             "CREATE TEMPORARY TABLE bait PARTITION OF conversation_messages"
             " FOR VALUES FROM ('2000-01-03') TO ('2000-01-10')"
         )
-        assert caller.execute(DROP).fetchall() == []
+        assert caller.execute(DROP).fetchall() == [(None,)]
         parents = caller.execute(
             "SELECT inhparent = 'public.emotional_events'::regclass FROM pg_inherits"
             " WHERE inhrelid = 'public.emotional_events_20260101'::regclass"

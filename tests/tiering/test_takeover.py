@@ -205,6 +205,15 @@ def test_who_was_forgotten_here_does_not_come_back(ours: Tiers, odd: str) -> Non
     assert ours.emotions.load_state(agent) is None
 
 
+def test_what_came_over_can_be_forgotten(ours: Tiers, odd: str) -> None:
+    take_over(ours, odd)
+    agent = agents_in(odd)[0]
+    Forgetting(ours.settings, ours.hot, ours.cold).forget(agent)
+    url = ours.cold.database_url
+    for table in ("conversation_messages", "emotional_events", "emotional_states", "memory_records"):
+        assert asked(url, f"SELECT count(*) FROM {table} WHERE agent_id = '{agent}'") == [(0,)], table
+
+
 def test_killed_anywhere_it_is_started_again(ours: Tiers, theirs: str, redis: str) -> None:
     if asked(theirs, "SELECT to_regclass('agent_sessions') IS NULL") == [(True,)]:
         pytest.skip("one of the variants is enough to die in")
