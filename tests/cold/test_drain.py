@@ -298,7 +298,7 @@ def test_a_connection_lost_in_the_block_stores_nothing(store: ColdStore, agent: 
 
 
 def test_a_commit_without_an_answer_says_so(store: ColdStore, agent: UUID) -> None:
-    with pytest.raises(ColdStoreUnavailable, match="flushing again is safe"):
+    with pytest.raises(ColdStoreUnavailable, match="Flushing again is safe"):
         _lose_connection(store, agent, lambda drain: None)
     assert write(store, message(agent)).messages == 1
 
