@@ -30,7 +30,7 @@ RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 ALERTS = (ROOT / "deploy" / "alerts.yml").read_text()
 NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", DURABILITY)))
 METRIC = re.compile(r"\bbanshee_[a-z]+_[a-z_]+\b")
-NO_METRICS = {"banshee_ensure_partition", "banshee_drop_partitions"}
+NO_METRICS = {"banshee_ensure_partition", "banshee_drop_partition"}
 SETTINGS = Settings()
 
 
@@ -148,6 +148,7 @@ def test_the_role_may_do_what_it_must_and_no_more(urls: tuple[str, str], role: s
     assert store.prepare_partitions(EPOCH.replace(year=2040)) > 0
     store.drop_expired(EPOCH)
     store.sweep_memories(EPOCH)
+    store.compact_rollups(EPOCH)
     store.check_schema()
     store.close()
     with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
