@@ -109,6 +109,9 @@ class _Server(ThreadingHTTPServer):
         self.pages = pages
         super().__init__(address, _Handler)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Who asked hung up: nobody is to be told."""
+
 
 def _server(address: tuple[str, int], pages: dict[str, Callable[[], Page]]) -> _Server:
     host, port = address
@@ -141,7 +144,12 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is None:
             known = ", ".join(self.server.pages)
             return Page(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", f"There is {known}.\n".encode())
-        return answer()
+        try:
+            return answer()
+        except Exception as exc:  # noqa: BLE001 - a defect here must be told, and end nothing
+            return Page(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", f"{type(exc).__name__}\n".encode()
+            )
 
     def _head(self, page: Page) -> None:
         self.send_response(page.status)

@@ -183,9 +183,11 @@ def test_the_user_of_redis_may_do_what_it_must(redis_url: str, database_url: str
     (words,) = [shlex.split(block) for block in blocks("text") if block.startswith("ACL ")]
     with own_redis(like=redis_url) as url, own_database(database_url, SETTINGS) as cold:
         with redis.Redis.from_url(url) as server:
-            if not server.execute_command("COMMAND", "INFO", "WAITAOF"):
+            try:
+                server.execute_command(*words)
+            except redis.ResponseError:  # Redis 7.0 knows no WAITAOF
                 words.remove("+waitaof")
-            server.execute_command(*words)
+                server.execute_command(*words)
         secret = f"{url.replace('unix://', 'unix://banshee:secret@', 1)}"
         agent = uuid4()
         with MemoryPlugin(cold, secret, settings=SETTINGS) as memory:

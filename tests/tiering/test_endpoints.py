@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -136,6 +137,25 @@ def test_other_paths_and_methods(urls: tuple[str, str]) -> None:
         assert asked(f"{url}/healthz?full=1").status == 200
         assert asked(f"{url}/readyz", "HEAD") == (503, "application/json", "")
         assert asked(f"{url}/healthz", "POST").status == 501
+
+
+def test_who_hangs_up_is_not_told_of(capfd: pytest.CaptureFixture[str]) -> None:
+    with listening(("127.0.0.1", 0), Watch(SETTINGS)) as url:
+        port = int(url.rpartition(":")[2])
+        for said in (b"", b"GET /metrics", b"GET /metrics HTTP/1.1\r\n\r\n", b"\xff\xfe\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(said)
+        assert asked(f"{url}/healthz").status == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_defect_is_an_answer_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch(SETTINGS)
+    monkeypatch.setattr(watch, "jobs", None)
+    with listening(("127.0.0.1", 0), watch) as url:
+        assert asked(f"{url}/healthz").status == 500
+        assert asked(f"{url}/readyz").status == 503
 
 
 def test_a_port_that_is_taken_is_told_before_anything_starts(urls: tuple[str, str]) -> None:

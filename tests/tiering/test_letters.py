@@ -116,7 +116,7 @@ def test_messages_are_where_they_were(
 def test_many_keep_their_ids_however_close(tiers: Tiers, server: Server, urls: tuple[str, str], agent: UUID) -> None:
     with refused(tiers, urls, "conversation_messages", poisoned=200):
         ids = tiers.conversations.save_messages(agent, [NewMessage(role="user", content="refused")] * 200)
-    assert tiers.dead_letters.retry(tiers.dead_letters.find(limit=1_000)) == 200
+    assert tiers.dead_letters.retry(tiers.dead_letters.find(limit=1_000)[::-1]) == 200
     tiers.evict(agent)
     assert [m.id for m in tiers.conversations.get_history(agent, 500)] == ids
 
