@@ -46,7 +46,7 @@ local function is_known(value)
 end
 
 local function store_transient(key, index, member, head, body, ttl, now)
-  local milliseconds = math.max(math.floor(ttl * 1000), 1)
+  local milliseconds = math.ceil(ttl * 1000)
   settle_member(index, member, milliseconds, now)
   local value = 'T' .. ZERO .. head .. body
   redis.call('SET', key, value, 'PX', milliseconds)

@@ -54,7 +54,7 @@ redis.register_function {
 local function memory_ttl(value, hot_ttl, now)
   local m = parse_memory(value)
   if not m or m.expires == 0 then return hot_ttl end
-  return math.min(hot_ttl, math.floor((m.expires - now) / 1000))
+  return math.min(hot_ttl, math.ceil((m.expires - now) / 1000))
 end
 
 -- banshee1_offer_memory: what PostgreSQL said, if the lease still lives.

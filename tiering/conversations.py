@@ -77,8 +77,10 @@ def search(residency: Residency, keys: AgentKeys, query: str, limit: int) -> Ste
     hot = yield from histories.resident(MESSAGES, residency, keys)
     texts = [(placed.record.id, placed.record.content) for placed in hot]
     found = yield reads.search(keys.agent, query, limit, residency.settings.search_language, texts)
-    by_id = {placed.record.id: placed.record for placed in hot}
-    return [placed.record if placed else by_id[message_id] for message_id, placed in found]
+    # Where both have a message, PostgreSQL may not know yet how it was amended.
+    said = {message_id: placed.record for message_id, placed in found if placed}
+    said.update({placed.record.id: placed.record for placed in hot})
+    return [said[message_id] for message_id, _ in found]
 
 
 def totals(residency: Residency, keys: AgentKeys) -> Steps[ConversationStats]:

@@ -14,6 +14,13 @@ from tests.clients import Placement, awaited, placed
 from tests.own_servers import CLOCK, own_database, own_redis
 from tests.tiers import Tiers
 
+TIMED = Settings(
+    message_retention_days=None,
+    event_retention_days=None,
+    shards=4,
+    memory_policies={"scratch": MemoryPolicy(volatile=True)},
+)
+
 
 @pytest.fixture(scope="session")
 def sync_client(redis_url: str, database_url: str) -> Iterator[MemoryPlugin]:
@@ -42,9 +49,16 @@ def client(request: pytest.FixtureRequest) -> MemoryPlugin:
 
 
 @pytest.fixture(params=list(Placement), ids=lambda placement: placement.value.replace(" ", "-"))
-def memory(client: MemoryPlugin, request: pytest.FixtureRequest) -> MemoryPlugin:
+def placement(request: pytest.FixtureRequest) -> Placement:
+    """One placement after the other."""
+    chosen: Placement = request.param
+    return chosen
+
+
+@pytest.fixture
+def memory(client: MemoryPlugin, placement: Placement) -> MemoryPlugin:
     """A client under which records are where the placement says."""
-    return placed(client, request.param)
+    return placed(client, placement)
 
 
 @pytest.fixture
@@ -54,15 +68,39 @@ def other(client: MemoryPlugin, sync_client: MemoryPlugin, async_client: MemoryP
 
 
 @pytest.fixture(scope="session")
-def timed(redis_url: str, database_url: str) -> Iterator[Tiers]:
+def timed_urls(redis_url: str, database_url: str) -> Iterator[tuple[str, str]]:
+    with own_redis(like=redis_url) as redis, own_database(database_url, TIMED) as database:
+        yield redis, database
+
+
+@pytest.fixture(scope="session")
+def timed(timed_urls: tuple[str, str]) -> Iterator[Tiers]:
     """Both tiers on servers of their own, whose clock tests set."""
-    policies = {"scratch": MemoryPolicy(volatile=True)}
-    settings = Settings(message_retention_days=None, event_retention_days=None, shards=4, memory_policies=policies)
-    with own_redis(like=redis_url) as redis, own_database(database_url, settings) as database:
-        tiers = Tiers(redis, database, settings, clock=CLOCK)
-        tiers.hot.load_library()
-        yield tiers
-        tiers.close()
+    tiers = Tiers(*timed_urls, TIMED, clock=CLOCK)
+    tiers.hot.load_library()
+    yield tiers
+    tiers.close()
+
+
+@pytest.fixture(scope="session")
+def timed_clients(timed: Tiers, timed_urls: tuple[str, str]) -> Iterator[dict[str, MemoryPlugin]]:
+    redis, database = timed_urls
+    with MemoryPlugin(database, redis, settings=TIMED) as plugin, asyncio.Runner() as runner:
+        twin = AsyncMemoryPlugin(database, redis, settings=TIMED)
+        yield {"sync": plugin, "async": awaited(twin, runner)}
+        runner.run(twin.aclose())
+
+
+@pytest.fixture(params=["sync", "async"])
+def timed_client(timed_clients: dict[str, MemoryPlugin], request: pytest.FixtureRequest) -> MemoryPlugin:
+    """One client of those servers after the other."""
+    return timed_clients[request.param]
+
+
+@pytest.fixture
+def timed_memory(timed_client: MemoryPlugin, placement: Placement) -> MemoryPlugin:
+    """A client of those servers under which records are where the placement says."""
+    return placed(timed_client, placement)
 
 
 @pytest.fixture

@@ -39,11 +39,12 @@ def test_a_message_is_given_another_context(memory: MemoryPlugin, agent: UUID) -
 
 
 def test_the_last_word_holds(memory: MemoryPlugin, agent: UUID) -> None:
-    message = memory.conversations.save_message(agent, "user", "hi", emotional_context="current")
+    message = memory.conversations.save_message(agent, "user", "a fox", emotional_context="current")
     for n in range(4):
         assert memory.conversations.update_emotional_context(agent, message, {"joy": n / 8}) is True
         (read,) = memory.conversations.get_history(agent)
         assert read.emotional_context == {"joy": n / 8}
+        assert memory.conversations.search_messages(agent, "fox") == [read]
 
 
 def test_one_that_left_redis_long_ago(memory: MemoryPlugin, agent: UUID) -> None:

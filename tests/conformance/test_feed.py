@@ -1,4 +1,4 @@
-"""`emotions.subscribe`, on both clients: what happens, as it happens, and what happened since."""
+"""`emotions.subscribe`, on both clients, wherever the records are: what happens now, and what happened since."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from banshee_memory import CustomEvent, Emotion, EmotionalEventRecord, InvalidInput, MemoryPlugin
 from banshee_memory.hot.calls import Call
+from tests.clients import Placement, placed
 
 EVENT = CustomEvent(event_type="x", data={"n": 1})
 
@@ -48,12 +49,16 @@ def connections(memory: MemoryPlugin) -> set[bytes]:
     return {line.split()[0] for line in listed.splitlines()}
 
 
-def test_it_tells_what_happens_from_when_it_is_read(
-    client: MemoryPlugin, sync_client: MemoryPlugin, agent: UUID
-) -> None:
-    before = happened(sync_client, agent)
+@pytest.fixture
+def teller(sync_client: MemoryPlugin, placement: Placement) -> MemoryPlugin:
+    """Whoever saves the events, in a thread; the agents move as much as they do for the one who reads."""
+    return placed(sync_client, placement)
+
+
+def test_it_tells_what_happens_from_when_it_is_read(memory: MemoryPlugin, teller: MemoryPlugin, agent: UUID) -> None:
+    before = happened(teller, agent)
     neighbour = UUID(int=uuid4().int >> 32 << 32 | agent.int & 0xFFFFFFFF)
-    with feed(client, agent) as events, things_happening(sync_client, agent, neighbour) as all_events:
+    with feed(memory, agent) as events, things_happening(teller, agent, neighbour) as all_events:
         seen = [next(events) for _ in range(5)]
     own = [event for event in all_events if event.agent_id == agent]
     start = own.index(seen[0])
@@ -61,10 +66,10 @@ def test_it_tells_what_happens_from_when_it_is_read(
     assert before not in seen
 
 
-def test_it_tells_of_all_agents(client: MemoryPlugin, sync_client: MemoryPlugin) -> None:
+def test_it_tells_of_all_agents(memory: MemoryPlugin, teller: MemoryPlugin) -> None:
     agents = {uuid4() for _ in range(3)}
     seen: list[EmotionalEventRecord] = []
-    with feed(client) as events, things_happening(sync_client, *agents) as all_events:
+    with feed(memory) as events, things_happening(teller, *agents) as all_events:
         while {event.agent_id for event in seen} != agents:
             seen.append(next(events))
     for agent in agents:
@@ -74,27 +79,24 @@ def test_it_tells_of_all_agents(client: MemoryPlugin, sync_client: MemoryPlugin)
         assert told == own[start : start + len(told)]
 
 
-@pytest.mark.parametrize("gone", [False, True], ids=["hot", "evicted"])
-def test_it_goes_on_after_the_last_one_seen(client: MemoryPlugin, agent: UUID, gone: bool) -> None:
+def test_it_goes_on_after_the_last_one_seen(memory: MemoryPlugin, agent: UUID) -> None:
     neighbour = UUID(int=uuid4().int >> 32 << 32 | agent.int & 0xFFFFFFFF)
-    both = [happened(client, one) for _ in range(6) for one in (neighbour, agent)]
+    both = [happened(memory, one) for _ in range(6) for one in (neighbour, agent)]
     own = both[1::2]
-    if gone:
-        client.evict(agent)
     for seen in (0, 2):
-        with feed(client, agent, after=own[seen]) as events:
+        with feed(memory, agent, after=own[seen]) as events:
             assert [next(events) for _ in own[seen + 1 :]] == own[seen + 1 :]
-    with feed(client, after=own[-1]) as events:
-        later = happened(client, agent)
+    with feed(memory, after=own[-1]) as events:
+        later = happened(memory, agent)
         assert next(events) == later
-    with feed(client, after=own[-2]) as events:
+    with feed(memory, after=own[-2]) as events:
         assert [next(events) for _ in range(3)] == [*both[-2:], later]
 
 
-def test_a_late_event_is_told_when_it_is_known(client: MemoryPlugin, agent: UUID) -> None:
-    first = happened(client, agent)
-    late = client.emotions.save_event(agent, EVENT, {}, occurred_at=first.occurred_at - timedelta(days=3))
-    with feed(client, agent, after=first) as events:
+def test_a_late_event_is_told_when_it_is_known(memory: MemoryPlugin, agent: UUID) -> None:
+    first = happened(memory, agent)
+    late = memory.emotions.save_event(agent, EVENT, {}, occurred_at=first.occurred_at - timedelta(days=3))
+    with feed(memory, agent, after=first) as events:
         assert next(events) == late
 
 

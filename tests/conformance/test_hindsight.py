@@ -30,27 +30,19 @@ AHEAD = 10
 """By how many seconds our clock leads the server's, which stamps go by once it has overtaken ours."""
 JOY, FEAR, LOVE = Emotion.JOY, Emotion.FEAR, Emotion.LOVE
 STEADY = dict.fromkeys(Emotion, 0.0)
-MOVES = ("hot", "flushed", "evicted", "mixed")
 
 
 def happens(name: str = "x") -> CustomEvent:
     return CustomEvent(event_type=name)
 
 
-@pytest.fixture(params=MOVES)
-def move(request: pytest.FixtureRequest) -> str:
-    """Where the agent goes after each write."""
-    return str(request.param)
-
-
 class Life:
     """An agent whose clock is in our hands, and what it said it felt at each moment at which it was asked."""
 
-    def __init__(self, tiers: Tiers, agent: UUID, move: str) -> None:
-        self.tiers, self.agent, self.move = tiers, agent, move
-        self.emotions = tiers.emotions
+    def __init__(self, tiers: Tiers, memory: MemoryPlugin, agent: UUID) -> None:
+        self.tiers, self.agent = tiers, agent
+        self.emotions, self.sessions = memory.emotions, memory.sessions
         self.told: list[tuple[int, dict[Emotion, float]]] = []
-        self.writes = 0
         self.log = tiers.keys(agent).log
         self.begin()
         self.wait(0)
@@ -77,25 +69,16 @@ class Life:
         state = self.emotions.load_state(self.agent)
         self.told.append((self.now, state.emotions if state else {}))
 
-    def wrote(self) -> None:
-        self.writes += 1
-        if self.move == "evicted" or (self.move == "mixed" and self.writes % 3 == 0):
-            self.tiers.evict(self.agent)
-        elif self.move == "flushed" or (self.move == "mixed" and self.writes % 3 == 1):
-            self.tiers.flush(self.agent)
-
     def event(self, amounts: dict[Emotion, float], **how: object) -> EmotionalEventRecord:
-        record = self.emotions.save_event(self.agent, happens(), amounts, **how)  # type: ignore[arg-type]
-        self.wrote()
-        return record
+        return self.emotions.save_event(self.agent, happens(), amounts, **how)  # type: ignore[arg-type]
 
     def why(self, emotion: Emotion, at_us: int | None = None) -> Explanation:
         return self.emotions.why(self.agent, emotion, None if at_us is None else from_us(at_us))
 
 
 @pytest.fixture
-def life(timed: Tiers, agent: UUID, move: str) -> Life:
-    return Life(timed, agent, move)
+def life(timed: Tiers, timed_memory: MemoryPlugin, agent: UUID) -> Life:
+    return Life(timed, timed_memory, agent)
 
 
 def remains(account: Explanation) -> dict[UUID, float]:
@@ -108,8 +91,7 @@ def remains(account: Explanation) -> dict[UUID, float]:
 def test_every_moment_of_a_life_of_events_is_known_exactly(life: Life, absence: Absence) -> None:
     chance = random.Random(7)
     life.emotions.set_temperament(life.agent, decay_rates={JOY: 0.2, LOVE: 0.0}, absence=absence)
-    life.wrote()
-    for _ in range(12):
+    for _ in range(8):
         mode = chance.choice(["add", "set", "record"])
         ago = chance.choice([0, 0, 1.5])
         amounts = {e: chance.uniform(-0.4 if mode == "add" else 0.0, 0.9) for e in chance.sample([JOY, FEAR, LOVE], 2)}
@@ -145,7 +127,6 @@ def test_what_an_update_changed_is_owned_up_to(life: Life) -> None:
     first = life.event({JOY: 0.25}, mode="add")
     life.wait(1)
     life.emotions.update_emotions(life.agent, {JOY: 0.125})
-    life.wrote()
     life.wait(1)
     second = life.event({JOY: 0.5}, mode="add")
     life.wait(1)
@@ -170,7 +151,6 @@ def test_what_follows_the_last_event_is_told_by_the_state_itself(life: Life) -> 
     life.event({JOY: 0.5, FEAR: 0.5})
     life.wait(3)
     life.emotions.update_emotions(life.agent, {FEAR: 0.0}, mode="set")
-    life.wrote()
     life.wait(1)
     life.tell()
     at, felt = life.told[-1]
@@ -219,18 +199,15 @@ def test_a_late_event_counts_from_when_it_was_told(life: Life) -> None:
 
 def test_an_agent_that_was_away_stood_still(life: Life) -> None:
     life.emotions.set_temperament(life.agent, decay_rates={JOY: 0.5}, absence="active")
-    sessions = life.tiers.sessions
+    sessions = life.sessions
     first = sessions.start_session(life.agent)
-    life.wrote()
     gift = life.event({JOY: 0.8})
     life.wait(1)
     sessions.end_session(life.agent, first.id)
-    life.wrote()
     life.wait(9)
     life.tell()
     life.wait(0.01)
     sessions.start_session(life.agent)
-    life.wrote()
     life.wait(1)
     life.event({JOY: 0.1}, mode="add")
     life.wait(1)
@@ -246,14 +223,16 @@ def test_an_agent_that_was_away_stood_still(life: Life) -> None:
     assert life.why(JOY, at).intensity == pytest.approx(0.4, abs=1e-9)
 
 
-def test_an_account_goes_back_over_many_pages_of_other_events(timed: Tiers, agent: UUID) -> None:
-    life = Life(timed, agent, "hot")
+def test_an_account_goes_back_over_many_pages_of_other_events(
+    timed: Tiers, timed_client: MemoryPlugin, agent: UUID
+) -> None:
+    life = Life(timed, timed_client, agent)
     life.emotions.save_state(agent, EmotionalState({}, STEADY, from_us(life.start)))
     first = life.event({JOY: 0.25}, mode="add")
     for number in range(260):
         life.wait(0.01)
         life.event({FEAR: 0.001}, mode="add", occurred_at=from_us(life.now - (number % 2) * SECOND))
-    timed.evict(agent)
+    timed_client.evict(agent)
     last = life.event({JOY: 0.25}, mode="add")
     assert remains(life.why(JOY)) == {first.id: 0.25, last.id: 0.25}
     assert len(life.why(FEAR).contributions) == 0  # none of them reached what counts

