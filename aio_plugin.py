@@ -42,12 +42,12 @@ from banshee_memory.records import (
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import Receipt
 from banshee_memory.tiering.idling import evict_idle
-from banshee_memory.tiering.seeding import seed
 from banshee_memory.tiering.steps import adrive
 
 if TYPE_CHECKING:
     from banshee_memory.cold.client import AsyncColdStore
     from banshee_memory.hot.aio import AsyncHotStore
+    from banshee_memory.tiering.recovery import Recoverer
     from banshee_memory.tiering.transfer import Line
 
 T = TypeVar("T")
@@ -259,10 +259,11 @@ class AsyncMemoryPlugin:
     async def _opened(self) -> tuple[AsyncHotStore, AsyncColdStore]:
         from banshee_memory.cold.client import AsyncColdStore
         from banshee_memory.hot.aio import AsyncHotStore
+        from banshee_memory.tiering.recovery import Recoverer
 
         redis_url, database_url = await asyncio.to_thread(self._sync._connections.urls)
         hot, cold = AsyncHotStore(redis_url, self.settings), AsyncColdStore(database_url, self.settings)
-        hot.on_unseeded = lambda: adrive(seed(self.settings), hot, cold)
+        hot.recovery = _Threaded(lambda: Recoverer(self.settings, *self._sync._open()))
         return hot, cold
 
     async def _subscribe(self, subscription: Subscription) -> AsyncIterator[EmotionalEventRecord]:
@@ -294,3 +295,16 @@ class AsyncMemoryPlugin:
 
     async def _carry(self, shards: frozenset[int]) -> Carried:
         return await asyncio.to_thread(self._sync._carry, shards)
+
+
+class _Threaded:
+    """Recovers the server by the sync client's connections, in a thread: it is rare and long."""
+
+    def __init__(self, recoverer: Callable[[], Recoverer]) -> None:
+        self._recoverer = recoverer
+
+    async def meet(self) -> None:
+        await asyncio.to_thread(lambda: self._recoverer().meet())
+
+    async def admit(self) -> None:
+        await asyncio.to_thread(lambda: self._recoverer().admit())

@@ -37,7 +37,6 @@ from banshee_memory.stamps import Receipt
 from banshee_memory.stores import ConversationStore, DeadLetters, EmotionStore, MemoryManager, SessionStore
 from banshee_memory.tiering.backpressure import emptied
 from banshee_memory.tiering.idling import evict_idle
-from banshee_memory.tiering.seeding import seed
 from banshee_memory.tiering.steps import drive, drive_together
 
 if TYPE_CHECKING:
@@ -268,10 +267,11 @@ class MemoryPlugin:
     def _opened(self) -> tuple[HotStore, ColdStore]:
         from banshee_memory.cold.client import ColdStore
         from banshee_memory.hot.client import HotStore
+        from banshee_memory.tiering.recovery import Recoverer
 
         redis_url, database_url = self._connections.urls()
         hot, cold = HotStore(redis_url, self.settings), ColdStore(database_url, self.settings)
-        hot.on_unseeded = lambda: drive(seed(self.settings), hot, cold)
+        hot.recovery = Recoverer(self.settings, hot, cold)
         return hot, cold
 
     def _drain(self) -> Drain:

@@ -290,7 +290,7 @@ class FlushReport(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int = 0
     """There already, from a flush that died before it could clean up."""
     conflicts: int = 0
-    """States and memories that lost against newer ones in PostgreSQL, as two servers took writes of one agent."""
+    """Values that lost against newer ones in PostgreSQL, because two servers took writes of one agent."""
     expired: int = 0
     """Older than retention, so dropped."""
     forgotten: int = 0
@@ -410,6 +410,18 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Recovery(msgspec.Struct, frozen=True):
+    """A store that was found not to be what it was: another server, or restored to an earlier time."""
+
+    found_at: datetime
+    store: str
+    """`redis` or `postgresql`."""
+    behind_seconds: float | None
+    """How far it is known to be behind the other store; 0: nothing is known to be lost; None: it has nothing."""
+    said: str
+    """What that means, in words."""
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Both tiers at a glance. Sizes in bytes."""
 
@@ -431,6 +443,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     partitions: dict[str, int]
     """Partitions of each table."""
     database_bytes: int
+    recoveries: tuple[Recovery, ...]
+    """The latest ten times that a store was found not to be what it was, latest first."""
 
 
 class ImportReport(msgspec.Struct, frozen=True, kw_only=True):

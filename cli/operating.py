@@ -100,7 +100,11 @@ def _left(pace: Pace) -> str:
 
 
 def _cold(found: Stats) -> dict[str, object]:
-    return {"agents": f"{found.agents:,}", "database": _mib(found.database_bytes)}
+    rows: dict[str, object] = {"agents": f"{found.agents:,}", "database": _mib(found.database_bytes)}
+    if found.recoveries:
+        last = found.recoveries[0]
+        rows["last recovery"] = f"{last.found_at:%Y-%m-%d %H:%M:%S} UTC: {last.said}"
+    return rows
 
 
 def _mib(size: int) -> str:

@@ -61,10 +61,12 @@ class Target:
         """Both tiers by themselves, for what is about them rather than about agents."""
         from banshee_memory.cold.client import ColdStore
         from banshee_memory.hot.client import HotStore
+        from banshee_memory.tiering.recovery import Recoverer
 
         settings = self.settings()
         with self.urls() as (redis_url, database_url):
             hot, cold = HotStore(redis_url, settings), ColdStore(database_url, settings)
+            hot.recovery = Recoverer(settings, hot, cold)
             try:
                 yield settings, hot, cold
             finally:

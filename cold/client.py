@@ -129,6 +129,11 @@ class ColdStore:
         failpoint("sweep.memories_swept")
         return swept
 
+    def sweep_recoveries(self, kept: int) -> int:
+        """Forgets all but the latest recoveries; returns how many."""
+        with self.connection() as connection:
+            return int(connection.execute(STATEMENTS["sweep_recoveries"].sql, {"kept": kept}).fetchall()[0][0])
+
     def close(self) -> None:
         """Closes the connections; calling it again does nothing, another call to the store opens it again."""
         with self._opening:

@@ -49,6 +49,9 @@ __all__ = ["AmendmentRow", "Batch", "Drain", "EventRow", "MemoryRow", "MessageRo
 _STAGING = ("create_staged_messages", "create_staged_events", "create_staged_states", "create_staged_memories")
 
 
+Superseded = StateRow | MemoryRow | AmendmentRow
+
+
 class Written(NamedTuple):
     """What was really new, by kind; rows that were there already; values that lost against what is stored, which stays;
     and what cannot be stored."""
@@ -58,7 +61,7 @@ class Written(NamedTuple):
     states: int = 0
     memories: int = 0
     duplicates: int = 0
-    superseded: tuple[StateRow | MemoryRow, ...] = ()
+    superseded: tuple[Superseded, ...] = ()
     poison: tuple[tuple[AnyRow, str], ...] = ()
 
     def plus(self, other: Written) -> Written:
@@ -119,6 +122,11 @@ class Drain:
         params = {"shards": list(stamps), "stamps": list(stamps.values())}
         self._connection.execute(STATEMENTS["advance_shards"].sql, params)
 
+    def keep_recovery(self, server: str, store: str, behind: float | None, said: str) -> None:
+        """Records that a store was found not to be what it was, once for that server."""
+        params = {"server": server, "store": store, "behind": behind, "said": said}
+        self._connection.execute(STATEMENTS["keep_recovery"].sql, params)
+
     def _attempt(self, batch: Batch) -> Written:
         try:
             return self._stored(batch)
@@ -137,18 +145,29 @@ class Drain:
             failpoint("flush.staged")
             counts = self._connection.execute(STATEMENTS["store_staged"].sql, prepare=True).fetchall()[0]
             failpoint("flush.stored")
-            superseded = self._superseded(batch, counts)
-            if batch.amendments:
-                self._connection.execute(STATEMENTS["amend_messages"].sql, amendment_parameters(batch.amendments))
+            superseded = self._superseded(batch, counts) + self._amend(batch)
         self._unused = False
         messages, events, states, memories = counts
-        there = len(batch) - len(batch.amendments) - sum(counts) - len(superseded)
+        values = [row for row in superseded if not isinstance(row, AmendmentRow)]
+        there = len(batch) - len(batch.amendments) - sum(counts) - len(values)
         return Written(messages, events, states, memories, there, superseded)
 
-    def _superseded(self, batch: Batch, counts: Sequence[int]) -> tuple[StateRow | MemoryRow, ...]:
+    def _amend(self, batch: Batch) -> tuple[Superseded, ...]:
+        if not batch.amendments:
+            return ()
+        told = amendment_parameters(batch.amendments)
+        amended = self._connection.execute(STATEMENTS["amend_messages"].sql, told).rowcount
+        if amended == len(batch.amendments):
+            return ()
+        lost = set(self._connection.execute(STATEMENTS["superseded_amendments"].sql, told))
+        # One that came before another of the same batch did not lose: it is a part of the way.
+        newest = {row.message_id: row for row in sorted(batch.amendments, key=lambda row: row.stamp)}
+        return tuple(row for row in newest.values() if (row.agent_id, row.message_id, row.stamp) in lost)
+
+    def _superseded(self, batch: Batch, counts: Sequence[int]) -> tuple[Superseded, ...]:
         """The values that are not what is stored now; asked for only where some were not written."""
         _, _, states, memories = counts
-        lost: list[StateRow | MemoryRow] = []
+        lost: list[Superseded] = []
         if states < len(batch.states):
             lost_states = set(self._connection.execute(STATEMENTS["superseded_states"].sql))
             lost += [row for row in batch.states if (row.agent_id, row.stamp) in lost_states]

@@ -417,6 +417,25 @@ SET flushed_stamp = greatest(shards.flushed_stamp, reached.stamp), flushed_at = 
 FROM unnest(%(shards)s::integer[], %(stamps)s::bigint[]) AS reached (shard, stamp)
 WHERE shards.shard = reached.shard;
 
+-- name: keep_recovery
+-- Records that another server was met; the first to say it does.
+INSERT INTO recoveries (server, store, behind_seconds, said)
+VALUES (%(server)s, %(store)s, %(behind)s, %(said)s)
+ON CONFLICT DO NOTHING;
+
+-- name: recoveries
+-- The latest servers that were met, latest first.
+SELECT found_at, store, behind_seconds, said FROM recoveries ORDER BY found_at DESC, server LIMIT %(limit)s;
+
+-- name: sweep_recoveries
+-- Forgets all but the latest servers that were met; returns how many.
+WITH gone AS (
+    DELETE FROM recoveries
+    WHERE server IN (SELECT server FROM recoveries ORDER BY found_at DESC OFFSET %(kept)s)
+    RETURNING server
+)
+SELECT count(*) FROM gone;
+
 -- name: ensure_partitions
 -- Creates those partitions that are missing; returns how many that were.
 SELECT count(*) FILTER (WHERE banshee_ensure_partition(%(parent)s, lower, upper))
@@ -684,16 +703,25 @@ FROM unnest(%(agents)s::uuid[], %(types)s::text[], %(keys)s::text[]) AS given (a
          ON kept.agent_id = given.agent_id AND kept.memory_type = given.memory_type AND kept.key = given.key;
 
 -- name: amend_messages
--- Gives messages another emotional context; of several for one message the newest counts.
+-- Gives messages another emotional context; of several for one message the newest counts, also one given before.
 UPDATE conversation_messages AS said
-SET emotional_context = newest.context
+SET emotional_context = newest.context, amended = newest.stamp
 FROM (
-    SELECT DISTINCT ON (agent_id, id) agent_id, created_at, id, context
+    SELECT DISTINCT ON (agent_id, id) agent_id, created_at, id, context, stamp
     FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[], %(stamps)s::bigint[],
                 %(contexts)s::jsonb[]) AS amended (agent_id, created_at, id, stamp, context)
     ORDER BY agent_id, id, stamp DESC
 ) AS newest
-WHERE said.agent_id = newest.agent_id AND said.created_at = newest.created_at AND said.id = newest.id;
+WHERE said.agent_id = newest.agent_id AND said.created_at = newest.created_at AND said.id = newest.id
+  AND coalesce(said.amended, 0) <= newest.stamp;
+
+-- name: superseded_amendments
+-- The amendments after which the message was given yet another emotional context.
+SELECT said.agent_id, said.id, amended.stamp
+FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[], %(stamps)s::bigint[])
+         AS amended (agent_id, created_at, id, stamp)
+     JOIN conversation_messages AS said USING (agent_id, created_at, id)
+WHERE said.amended > amended.stamp;
 
 -- name: sweep_memories
 -- Memories that expired become tombstones, and tombstones whose days are over go; returns how many of both, some at a time.

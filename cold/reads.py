@@ -23,6 +23,7 @@ from banshee_memory.records import (
     EmotionalEventRecord,
     MemoryRecord,
     Placed,
+    Recovery,
     StoredMemory,
     TrendPoint,
     memory_id,
@@ -220,6 +221,11 @@ def tombstones(agents: Collection[UUID]) -> Query[dict[UUID, int]]:
 def shard_stamp(shard: int) -> Query[int]:
     """Up to which stamp a shard was flushed."""
     return Query("shard_stamp", {"shard": shard}, lambda rows: int(rows[0][0]))
+
+
+def recoveries(limit: int) -> Query[tuple[Recovery, ...]]:
+    """The latest servers that were found to be others than before, latest first."""
+    return Query("recoveries", {"limit": limit}, lambda rows: tuple(Recovery(*row) for row in rows))
 
 
 def agents(after: UUID | None, limit: int) -> Query[list[UUID]]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, faults, greeting, library
+from banshee_memory.hot import calls, faults, greeting, incarnation, library
 from banshee_memory.hot.aio_rounds import AsyncRounds
 from banshee_memory.hot.calls import Argument, Call
 from banshee_memory.hot.feed import Subscription
+from banshee_memory.hot.incarnation import AsyncRecovers
 from banshee_memory.hot.location import options, where
 from banshee_memory.records import EmotionalEventRecord
 from banshee_memory.settings import Durability, Settings
@@ -40,8 +41,10 @@ class AsyncHotStore:
         self._waiting: aioredis.Redis | None = None
         self._rounds = {level: AsyncRounds(partial(self._round, level)) for level in Durability}
         self._offered: set[Durability] = set()
-        self.on_unseeded: Callable[[], Awaitable[None]] | None = None
-        """Seeds the logs; only who knows PostgreSQL can."""
+        self._meeting = asyncio.Lock()
+        self._meetings = 0
+        self.recovery: AsyncRecovers | None = None
+        """Mends a server that is not the one that was written to last. None: such a server is used as it is."""
 
     async def run(self, call: Call[T]) -> T:
         """One round trip."""
@@ -88,7 +91,7 @@ class AsyncHotStore:
             async with self._waiting_lock:
                 client = self._waiting = self._waiting or self._connect(single_connection_client=True)
                 await self._send(client, calls.barrier())
-                reply = await self._ask(client, *greeting.waiting(level, self._settings))
+                reply = await self._asked(client, *greeting.waiting(level, self._settings))
         except BansheeError as exc:
             return exc
         if greeting.confirmed(level, self._settings, reply):
@@ -142,9 +145,10 @@ class AsyncHotStore:
         from redis.asyncio.retry import Retry
 
         with self._faults():
-            client: aioredis.Redis = aioredis.Redis.from_url(
-                self._url, **options(self._settings, self._url, Retry), **more
-            )
+            chosen = options(self._settings, self._url, Retry) | more
+            if self.recovery is not None:
+                chosen["redis_connect_func"] = self._greet
+            client: aioredis.Redis = aioredis.Redis.from_url(self._url, **chosen)
         # Plans read replies themselves; redis-py's own readings differ from command to command.
         client.response_callbacks.clear()
         return client
@@ -177,21 +181,71 @@ class AsyncHotStore:
         if faults.is_function_missing(exc):
             await self._load(client)
             return True
-        if self.on_unseeded is None:
+        if self.recovery is None:
             return False
-        await self.on_unseeded()
+        await self.recovery.admit()
         return True
 
     async def _ask(self, client: aioredis.Redis, *command: Argument) -> Any:
-        with self._faults():
-            return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+        return await self._met(lambda: self._asked(client, *command))
+
+    async def _asked(self, client: aioredis.Redis, *command: Argument) -> Any:
+        try:
+            with self._faults():
+                return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+        except HotStoreUnavailable as exc:
+            if faults.is_read_only(exc):
+                await self._let_go(client)
+            raise
 
     async def _pipeline(self, client: aioredis.Redis, batch: Sequence[Call[Any]]) -> list[Any]:
+        replies = await self._met(lambda: self._piped(client, batch))
+        if any(faults.is_read_only(reply) for reply in replies):
+            await self._let_go(client)
+        return replies
+
+    async def _piped(self, client: aioredis.Redis, batch: Sequence[Call[Any]]) -> list[Any]:
         with self._faults():
             async with client.pipeline(transaction=False) as pipe:
                 for call in batch:
                     pipe.execute_command(*call.command)
                 return list(await pipe.execute(raise_on_error=False))
+
+    # --- another server than before ---
+
+    async def _meet(self) -> None:
+        """Recovers the server that the URL leads to now; once for all tasks that meet it at a time."""
+        seen = self._meetings
+        async with self._meeting:
+            if self.recovery is not None and self._meetings == seen:
+                await self.recovery.meet()
+                self._meetings += 1
+                self._offered.clear()
+
+    async def _met(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Sends, to a server that may be another than before: nothing went to that one, so it can be sent again."""
+        try:
+            return await send()
+        except faults.ServerChangedError:
+            pass  # not from within the handler: what fails then has nothing to do with it
+        await self._meet()
+        return await send()
+
+    async def _greet(self, connection: Any) -> None:
+        """What every new connection begins with."""
+        import redis
+
+        await connection.on_connect()
+        await connection.send_packed_command(connection.pack_commands(calls.QUESTIONS))
+        wrong = incarnation.objection([await connection.read_response() for _ in calls.QUESTIONS])
+        if wrong:
+            raise redis.ResponseError(wrong)
+
+    async def _let_go(self, client: aioredis.Redis) -> None:
+        """The server follows another now: the next call connects anew, and then asks which server it meets."""
+        if client.connection is not None:
+            await client.connection.disconnect()
+        await client.connection_pool.disconnect(inuse_connections=False)
 
     def _checked(self, reply: Any) -> Any:
         if isinstance(reply, BansheeError):
@@ -201,6 +255,9 @@ class AsyncHotStore:
         return reply
 
     async def _load(self, client: aioredis.Redis) -> None:
+        await self._met(lambda: self._loaded(client))
+
+    async def _loaded(self, client: aioredis.Redis) -> None:
         import redis
 
         try:
@@ -208,6 +265,8 @@ class AsyncHotStore:
         except redis.ConnectionError as exc:
             raise faults.fault(exc, self._where) from exc
         except redis.RedisError as exc:
+            if faults.is_changed(exc):
+                raise faults.fault(exc, self._where) from exc
             raise library.no_right_to_load(exc) from exc
         failpoint("library.loaded_by_task")
 

@@ -22,6 +22,8 @@ from banshee_memory.stamps import Receipt, entry_id_of, stamp_of, to_us
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
+QUESTIONS: tuple[tuple[Argument, ...], ...] = (("INFO", "server", "replication"), ("HGET", STORE, "server"))
+"""What every new connection asks first."""
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True, gc=False):
@@ -101,9 +103,67 @@ def fixed_shards() -> Call[int | None]:
     return Call(("HGET", STORE, "shards"), lambda reply: None if reply is None else int(reply))
 
 
-def seed(keys: ShardKeys, stamp: int) -> Call[int]:
-    """Makes a log that is not there, with its next stamp after this one."""
-    return _fcall("seed", (keys.log,), (entry_id_of(stamp),), int)
+def park(keys: ShardKeys, server: str) -> Call[bool]:
+    """Keeps a shard from being written to; False: nothing was done, it was recovered for this server already."""
+    return _fcall("park", (keys.log, keys.parked, keys.stats), (server,), bool)
+
+
+def mentioned(keys: ShardKeys, start: bytes, count: int) -> Call[tuple[bytes, list[tuple[bytes, bytes]]]]:
+    """Of the parked log's entries: where to go on (`b""`: done), and agents with what they keep in their lists."""
+    command = ("FCALL_RO", f"banshee{VERSION}_mentioned", 1, keys.parked, start, count)
+    return Call(command, lambda reply: (reply[0], list(zip(reply[1::2], reply[2::2], strict=True))))
+
+
+def shed(keys: ShardKeys, server: str, birth: bytes, items: Sequence[tuple[str, str, bytes]]) -> Call[int]:
+    """Lets go of what may be stale: of each item (key, kind, what its list keeps). Gives how many keys went."""
+    args: list[Argument] = [server, birth]
+    for _, kind, kept in items:
+        args += [kind, kept]
+    return _fcall("shed", (keys.parked, keys.stats, *(key for key, _, _ in items)), args, int)
+
+
+def recovered(keys: ShardKeys, server: str) -> Call[bool]:
+    """Says that nothing stale is left in a shard of this server."""
+    return _fcall("recovered", (keys.stats,), (server,), _accepted)
+
+
+def which_server() -> list[Call[Any]]:
+    """What tells servers apart; read by `incarnation.incarnation_of`."""
+    return [Call(question, _same) for question in QUESTIONS]
+
+
+def name_server(server: str) -> Call[int]:
+    """Says that this server is the one that is written to."""
+    return Call(("HSET", STORE, "server", server), int)
+
+
+def parked_length(keys: ShardKeys) -> Call[int]:
+    """How many entries wait in a parked log."""
+    return Call(("XLEN", keys.parked), int)
+
+
+class Changed(enum.Enum):
+    """It is another server again: what may be stale must go first."""
+
+    CHANGED = "CHANGED"
+
+
+CHANGED = Changed.CHANGED
+
+
+def seed(keys: ShardKeys, stamp: int, server: str) -> Call[int | Changed | None]:
+    """Makes a log that is not there, or brings the parked one back, with its next stamp after this one.
+
+    Gives the last stamp that the log had on this server (0: there was none); None: the log is there.
+    """
+    at = (keys.log, keys.parked, keys.stats)
+    return _fcall("seed", at, (entry_id_of(stamp), server), _seeded)
+
+
+def _seeded(reply: Any) -> int | Changed | None:
+    if reply == b"CHANGED":
+        return CHANGED
+    return None if reply is None else stamp_of(reply)
 
 
 def note_pace(pace: Pace) -> Call[int]:
@@ -587,6 +647,11 @@ class Settlement:
         """A memory that goes if it is not newer."""
         self.keys += [keys.memory(member), keys.memories]
         self.args += ["fm", keys.agent.bytes, member, stamp.to_bytes(8, "big")]
+
+    def outdated(self, key: str, message: UUID) -> None:
+        """A message whose emotional context in PostgreSQL is newer than the one that was flushed."""
+        self.keys.append(key)
+        self.args += ["o", message.bytes]
 
     def unread(self, agent_member: bytes) -> None:
         """A memory that was read and cannot be carried."""

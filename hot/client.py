@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, faults, greeting, library
+from banshee_memory.hot import calls, faults, greeting, incarnation, library
 from banshee_memory.hot.calls import Argument, Call
 from banshee_memory.hot.feed import Subscription
+from banshee_memory.hot.incarnation import Recovers
 from banshee_memory.hot.location import options, where
 from banshee_memory.hot.rounds import Rounds
 from banshee_memory.records import EmotionalEventRecord
@@ -32,6 +33,7 @@ class HotStore:
     def __init__(self, url: str, settings: Settings, *, clock: str | None = None) -> None:
         self._url = url
         self._settings = settings
+        self._clock = clock
         self._source = library.source(clock, settings.shard_backlog)
         self._where = where(url)
         self._lock = threading.Lock()
@@ -40,8 +42,11 @@ class HotStore:
         self._waiting: redis.Redis | None = None
         self._rounds = {level: Rounds(partial(self._round, level)) for level in Durability}
         self._offered: set[Durability] = set()
-        self.on_unseeded: Callable[[], None] | None = None
-        """Seeds the logs; only who knows PostgreSQL can."""
+        self._meeting = threading.Lock()
+        self._meetings = 0
+        self._strictly = threading.local()
+        self.recovery: Recovers | None = None
+        """Mends a server that is not the one that was written to last. None: such a server is used as it is."""
 
     def run(self, call: Call[T]) -> T:
         """One round trip."""
@@ -94,9 +99,9 @@ class HotStore:
         """
         try:
             with self._waiting_lock:
-                client = self._waiting = self._waiting or self._connect(single_connection_client=True)
+                client = self._waiting = self._waiting or self._met(self._connect_alone)
                 self._send(client, calls.barrier())
-                reply = self._ask(client, *greeting.waiting(level, self._settings))
+                reply = self._asked(client, *greeting.waiting(level, self._settings))
         except BansheeError as exc:
             return exc
         if greeting.confirmed(level, self._settings, reply):
@@ -123,7 +128,7 @@ class HotStore:
     def subscribe(self, subscription: Subscription) -> Iterator[EmotionalEventRecord]:
         """The feed, on a connection of its own, for as long as it is read."""
         self._client()
-        client = self._connect(single_connection_client=True)
+        client = self._met(self._connect_alone)
         try:
             yield from subscription.begun([self._ask(client, *command) for command in subscription.begin()])
             while True:
@@ -157,10 +162,16 @@ class HotStore:
         from redis.retry import Retry
 
         with self._faults():
-            client: redis.Redis = redis.Redis.from_url(self._url, **options(self._settings, self._url, Retry), **more)
+            chosen = options(self._settings, self._url, Retry) | more
+            if self.recovery is not None:
+                chosen["redis_connect_func"] = self._greet
+            client: redis.Redis = redis.Redis.from_url(self._url, **chosen)
         # Plans read replies themselves; redis-py's own readings differ from command to command.
         client.response_callbacks.clear()
         return client
+
+    def _connect_alone(self) -> redis.Redis:
+        return self._connect(single_connection_client=True)
 
     def _greeted(self) -> redis.Redis:
         client = self._connect()
@@ -190,20 +201,85 @@ class HotStore:
         if faults.is_function_missing(exc):
             self._load(client)
             return True
-        if self.on_unseeded is None:
+        if self.recovery is None:
             return False
-        self.on_unseeded()
+        self.recovery.admit()
         return True
 
     def _ask(self, client: redis.Redis, *command: Argument) -> Any:
-        with self._faults():
-            return client.execute_command(*command)  # type: ignore[no-untyped-call]
+        return self._met(lambda: self._asked(client, *command))
+
+    def _asked(self, client: redis.Redis, *command: Argument) -> Any:
+        try:
+            with self._faults():
+                return client.execute_command(*command)  # type: ignore[no-untyped-call]
+        except HotStoreUnavailable as exc:
+            if faults.is_read_only(exc):
+                self._let_go(client)
+            raise
 
     def _pipeline(self, client: redis.Redis, batch: Sequence[Call[Any]]) -> list[Any]:
+        replies = self._met(lambda: self._piped(client, batch))
+        if any(faults.is_read_only(reply) for reply in replies):
+            self._let_go(client)
+        return replies
+
+    def _piped(self, client: redis.Redis, batch: Sequence[Call[Any]]) -> list[Any]:
         with self._faults(), client.pipeline(transaction=False) as pipe:
             for call in batch:
                 pipe.execute_command(*call.command)  # type: ignore[no-untyped-call]
             return list(pipe.execute(raise_on_error=False))
+
+    # --- another server than before ---
+
+    def sibling(self) -> HotStore:
+        """Another client of the same server, which uses it as it is: for who recovers it."""
+        return HotStore(self._url, self._settings, clock=self._clock)
+
+    @contextmanager
+    def strictly(self) -> Iterator[None]:
+        """Within, in this thread, another server is an error: who holds rows in PostgreSQL cannot wait for a recovery,
+        which needs them."""
+        self._strictly.on = True
+        try:
+            yield
+        finally:
+            self._strictly.on = False
+
+    def meet(self) -> None:
+        """Recovers the server that the URL leads to now; once for all threads that meet it at a time."""
+        seen = self._meetings
+        with self._meeting:
+            if self.recovery is not None and self._meetings == seen:
+                self.recovery.meet()
+                self._meetings += 1
+                self._offered.clear()
+
+    def _met(self, send: Callable[[], T]) -> T:
+        """Sends, to a server that may be another than before: nothing went to that one, so it can be sent again."""
+        try:
+            return send()
+        except faults.ServerChangedError:
+            if getattr(self._strictly, "on", False):
+                raise
+        self.meet()
+        return send()
+
+    def _greet(self, connection: Any) -> None:
+        """What every new connection begins with."""
+        import redis
+
+        connection.on_connect()
+        connection.send_packed_command(connection.pack_commands(calls.QUESTIONS))
+        wrong = incarnation.objection([connection.read_response() for _ in calls.QUESTIONS])
+        if wrong:
+            raise redis.ResponseError(wrong)
+
+    def _let_go(self, client: redis.Redis) -> None:
+        """The server follows another now: the next call connects anew, and then asks which server it meets."""
+        if client.connection is not None:
+            client.connection.disconnect()  # type: ignore[no-untyped-call]
+        client.connection_pool.disconnect(inuse_connections=False)
 
     def _checked(self, reply: Any) -> Any:
         if isinstance(reply, BansheeError):
@@ -213,6 +289,9 @@ class HotStore:
         return reply
 
     def _load(self, client: redis.Redis) -> None:
+        self._met(lambda: self._loaded(client))
+
+    def _loaded(self, client: redis.Redis) -> None:
         import redis
 
         try:
@@ -220,6 +299,8 @@ class HotStore:
         except redis.ConnectionError as exc:
             raise faults.fault(exc, self._where) from exc
         except redis.RedisError as exc:
+            if faults.is_changed(exc):
+                raise faults.fault(exc, self._where) from exc
             raise library.no_right_to_load(exc) from exc
         failpoint("library.loaded")
 

@@ -24,6 +24,10 @@ class BacklogFull(HotStoreFull):
     """Too much waits for PostgreSQL: once some of it is carried, the same write goes through."""
 
 
+class ServerChangedError(HotStoreUnavailable):
+    """The connection leads to a server that is not the one that was written to last; nothing was sent on it."""
+
+
 class ForeignKeyError(ConfigurationError):
     """A key of ours holds another type: one key, not the server, is at fault, so the flush can leave it out."""
 
@@ -31,7 +35,10 @@ class ForeignKeyError(ConfigurationError):
 FUNCTION_MISSING = "Function not found"
 UNSEEDED = "BANSHEE_UNSEEDED"
 BACKLOG = "BANSHEE_BACKLOG"
-_NOT_NOW = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY")
+CHANGED = "BANSHEE_CHANGED"
+_READ_ONLY = ("READONLY", "read only replica")
+"""The driver takes the code from the text."""
+_NOT_NOW = ("LOADING", *_READ_ONLY, "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY")
 _NOT_YOU = ("NOAUTH", "WRONGPASS", "NOPERM", "AUTHENTICATION", "INVALID USERNAME")
 
 
@@ -48,6 +55,16 @@ def is_unseeded(reply: object) -> bool:
 def is_recoverable(reply: object) -> bool:
     """Whether an error says that the server lost something that we can give it back."""
     return is_function_missing(reply) or is_unseeded(reply)
+
+
+def is_changed(reply: object) -> bool:
+    """Whether an error says that the connection leads to another server than the one written to last."""
+    return isinstance(reply, Exception) and str(reply).startswith(CHANGED)
+
+
+def is_read_only(reply: object) -> bool:
+    """Whether an error says that the server follows another now, so connections to it lead nowhere."""
+    return isinstance(reply, Exception) and any(words in str(reply) for words in _READ_ONLY)
 
 
 def fault(exc: redis.RedisError, where: str) -> BansheeError:
@@ -76,7 +93,7 @@ def fault(exc: redis.RedisError, where: str) -> BansheeError:
 
 
 def _refusal(text: str, where: str) -> BansheeError:
-    if any(code in text for code in (UNSEEDED, BACKLOG, "BANSHEE_INVALID")):
+    if any(code in text for code in (CHANGED, UNSEEDED, BACKLOG, "BANSHEE_INVALID")):
         return _refusal_of_ours(text, where)
     if any(word in text for word in _NOT_NOW):
         return HotStoreUnavailable(f"Redis at {where} does not take the call now: {text}")
@@ -88,6 +105,10 @@ def _refusal(text: str, where: str) -> BansheeError:
 
 
 def _refusal_of_ours(text: str, where: str) -> BansheeError:
+    if CHANGED in text:
+        return ServerChangedError(
+            f"Redis at {where} is not the server that was written to last; it must be recovered before it is used"
+        )
     if UNSEEDED in text:
         return UnseededError(
             f"Redis at {where} lost its logs, or is new; PostgreSQL must be asked before the first write"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from uuid import UUID
 
@@ -33,13 +34,34 @@ class ShardKeys(NamedTuple):
     wanted: str
     feed: str
     forgotten: str
+    parked: str
+    stats: str
 
 
 def shard_keys(shard: int) -> ShardKeys:
     """The keys of a shard."""
     tag = f"{PREFIX}{{{shard}}}:"
-    names = ("log", "dead", "accesses", "idem", "wanted", "feed", "forgotten")
+    names = ("log", "dead", "accesses", "idem", "wanted", "feed", "forgotten", "parked", "stats")
     return ShardKeys(shard, *(tag + name for name in names))
+
+
+_OF_AGENT = re.compile(rf"{PREFIX}\{{(\d+)\}}:(state|messages|events|memory|memories):([0-9a-f-]{{36}})(?::|$)")
+
+
+class OwnedKey(NamedTuple):
+    """A key of an agent: its kind (state, messages, events, memory; memories: the index), its shard and its agent."""
+
+    name: str
+    kind: str
+    shard: int
+    agent: UUID
+
+
+def owned_key(name: bytes) -> OwnedKey | None:
+    """What a key's name says of it; None: it is no agent's."""
+    text = name.decode(errors="surrogateescape")
+    found = _OF_AGENT.match(text)
+    return OwnedKey(text, found[2], int(found[1]), UUID(found[3])) if found else None
 
 
 class AgentKeys(NamedTuple):

@@ -43,6 +43,21 @@ local function time_in(element)
   return struct.unpack('>d', element, 10)
 end
 
+-- The id of the record in an element: in its body, or made of its time, stamp and nonce (see `stamps.record_id`).
+local function id_in(element)
+  local start = string.byte(element, 9) == 0 and 10 or 18
+  local body = start + 2 + struct.unpack('>I2', element, start)
+  local array, kind, size = string.byte(element, body, body + 2)
+  if array == 220 then _, _, _, kind, size = string.byte(element, body, body + 4) end
+  local at = array == 220 and body + 5 or body + 3
+  if kind ~= 196 or (size ~= 8 and size ~= 16) then return nil end
+  local nonce = string.sub(element, at, at + size - 1)
+  if size == 16 then return nonce end
+  local _, seq = struct.unpack('>I6I2', element)
+  return struct.pack('>I6I2', math.floor(time_in(element) / 1000), 28672 + seq % 4096)
+    .. string.char(128 + string.byte(nonce) % 64) .. string.sub(nonce, 2)
+end
+
 -- Whether an element lies at or after a place.
 local function is_from(element, us, stamp)
   local at = time_in(element)

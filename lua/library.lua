@@ -68,8 +68,9 @@ local function is_agent(bytes)
   return bytes ~= nil and #bytes == 16
 end
 
--- The log of a shard exists from the moment it is seeded, also when it is empty. One that does not was lost, or never was:
--- its first stamps must lie after all that PostgreSQL has of the shard, and only who can ask PostgreSQL can say where.
+-- The log of a shard exists from the moment it is seeded, also when it is empty. One that does not was lost, never was, or
+-- is parked (`failover.lua`): its next stamps must lie after all that PostgreSQL has of the shard, and only who can ask
+-- PostgreSQL can say where.
 local UNSEEDED = { err = 'BANSHEE_UNSEEDED the log is not there: call banshee1_seed' }
 
 local BACKLOG_FULL = { err = 'BANSHEE_BACKLOG ' .. BACKLOG .. ' entries of the shard wait for PostgreSQL' }
@@ -90,22 +91,6 @@ local function log_append(log, kind, agent, payload, passes, wanted)
   end
   return ms, seq
 end
-
--- banshee1_seed: makes a log that is not there, with its next stamp after all that PostgreSQL has of the shard.
---   KEYS   log
---   ARGV   the stamp as an id, `<ms>-<seq>`
---   reply  1 | 0 (it is there)
-redis.register_function {
-  function_name = 'banshee1_seed',
-  callback = function(KEYS, ARGV)
-    local ms, seq = string.match(ARGV[1] or '', '^(%d+)-(%d+)$')
-    if not ms then return invalid('stamp: not <ms>-<seq>') end
-    if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-    local id = redis.call('XADD', KEYS[1], tonumber(ms) == 0 and tonumber(seq) == 0 and '0-1' or ARGV[1], 'k', '', 'p', '')
-    redis.call('XDEL', KEYS[1], id)
-    return 1
-  end,
-}
 
 -- banshee1_backlog: how full a log is, and what went through it.
 --   KEYS   log         ARGV  none

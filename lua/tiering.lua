@@ -231,6 +231,18 @@ local function drop_memory(memory, index, accesses, flushed, agent, member)
   settle_member(index, member, 0, now_us())
 end
 
+-- The list is complete from nowhere then, so that readers ask PostgreSQL.
+local function drop_outdated(list, id)
+  local header = parse_header(redis.call('LINDEX', list, 0))
+  if not header then return end
+  for _, element in ipairs(redis.call('LRANGE', list, 1, -1)) do
+    local readable, own = pcall(id_in, element)
+    if readable and own == id then redis.call('LREM', list, 1, element) end
+  end
+  header.from_us, header.from_stamp, header.trims = NEVER, ZERO, header.trims + 1
+  redis.call('LSET', list, 0, pack_header(header))
+end
+
 local SETTLE = {
   -- state: KEYS state; ARGV stamp
   s = { keys = 1, args = 1, run = function(k, a, _, hot_ttl) settle_state(k[1], a[1], hot_ttl) end },
@@ -248,6 +260,8 @@ local SETTLE = {
   M = { keys = 2, args = 3, run = function(k, a, _, _, accesses)
     drop_memory(k[1], k[2], accesses, a[3], a[1], a[2])
   end },
+  -- a message of which PostgreSQL has a newer emotional context: KEYS list; ARGV id
+  o = { keys = 1, args = 1, run = function(k, a) drop_outdated(k[1], a[1]) end },
   -- what leaves a history otherwise (poison, expired): KEYS list; ARGV element
   p = { keys = 1, args = 1, run = function(k, a) redis.call('LREM', k[1], 1, a[1]) end },
   -- what a forgotten agent left, where all of it is at or below its tombstone: KEYS state; ARGV stamp

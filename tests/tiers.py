@@ -16,7 +16,7 @@ from banshee_memory.records import EvictReport, FlushReport, RehydrateReport
 from banshee_memory.settings import Settings
 from banshee_memory.stores import ConversationStore, DeadLetters, EmotionStore, MemoryManager, SessionStore
 from banshee_memory.tiering.drain import Drain
-from banshee_memory.tiering.seeding import seed
+from banshee_memory.tiering.recovery import Recoverer
 from banshee_memory.tiering.steps import Steps, drive, relayed
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Tiers:
         self.sessions = SessionStore(self.run, operations)
         self.dead_letters = DeadLetters(self.run, settings)
         self._operations = operations
-        self.hot.on_unseeded = lambda: drive(seed(settings), self.hot, self.cold)
+        self.hot.recovery = Recoverer(settings, self.hot, self.cold)
 
     def run(self, operation: Operation[T]) -> T:
         """Runs an operation."""

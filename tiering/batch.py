@@ -53,11 +53,18 @@ class Load:
     stamps: dict[UUID, int] = field(default_factory=dict)
     superseded: set[UUID | Member] = field(default_factory=set)
     """States (by agent) and memories that PostgreSQL has others of."""
+    outdated: set[tuple[UUID, UUID]] = field(default_factory=set)
+    """Messages (by agent and id) whose emotional context in PostgreSQL is newer."""
 
     def __post_init__(self) -> None:
         for raw in self.accessed:
             with suppress(ValueError):  # what has no agent or no name is forgotten with the settlement
                 self.members.add((UUID(bytes=raw[:16]), raw[16:].decode()))
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether the log that this is of is parked; what comes after it, another log tells."""
+        return self.keys.log == self.keys.parked
 
     @property
     def is_cut_short(self) -> bool:
@@ -191,9 +198,11 @@ class Load:
         elif row.stamp in self.by_stamp:
             self.dead[self.by_stamp[row.stamp].id] = reason
 
-    def supersede(self, row: StateRow | MemoryRow) -> None:
+    def supersede(self, row: StateRow | MemoryRow | AmendmentRow) -> None:
         """Notes that PostgreSQL has another: the one in Redis must not stay to be read."""
-        if isinstance(row, MemoryRow):
+        if isinstance(row, AmendmentRow):
+            self.outdated.add((row.agent_id, row.message_id))
+        elif isinstance(row, MemoryRow):
             self.superseded.add((row.agent_id, member_of(row.memory_type, row.key)))
         else:
             self.superseded.add(row.agent_id)
@@ -208,6 +217,8 @@ class Load:
         settlement, settings = Settlement(), self.settings
         for key, element in self._leaving():
             settlement.drop(key, element)
+        for agent, message in self.outdated:
+            settlement.outdated(self._keys(agent).messages, message)
         self._settle_forgotten(settlement)
         for agent in self.messages:
             settlement.history(self._keys(agent).messages, settings.message_cap)

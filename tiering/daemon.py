@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from banshee_memory.cold import reads
 from banshee_memory.cold.client import SWEPT_AT_ONCE, ColdStore
 from banshee_memory.errors import BansheeError
 from banshee_memory.failpoints import failpoint
@@ -39,6 +40,10 @@ _MAINTAIN_EVERY = 3_600.0
 _REPORT_EVERY = 60.0
 _LONGEST_WAIT = 30.0
 _MUCH = 1_000
+_RECOVERIES = 10
+_RECOVERIES_KEPT = 1_000
+_BEFORE_BEGINNING = timedelta(seconds=10)
+"""What is found as the daemon connects is told, also by a clock of PostgreSQL's that is a little behind."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -134,6 +139,7 @@ class Daemon:
         self._watch = watch or Watch(settings)
         self._stop = threading.Event()
         self._meter = Meter(settings, hot)
+        self._told = datetime.now(UTC) - _BEFORE_BEGINNING
 
     def run(self) -> bool:
         """Works until SIGTERM or SIGINT (or `stop`), then carries the rest. False: some of it is left."""
@@ -199,6 +205,7 @@ class Daemon:
         dropped = self._cold.drop_expired(now)
         memories = self._sweep(lambda: self._cold.sweep_memories(now))
         hours = self._sweep(lambda: self._cold.compact_rollups(now))
+        self._cold.sweep_recoveries(_RECOVERIES_KEPT)
         swept = sum(self._sweep_idempotency(shard_keys(shard)) for shard in range(self._settings.shards))
         self._log.info(
             "maintained",
@@ -258,8 +265,18 @@ class Daemon:
         try:
             self._cold.check_schema()
             postgres.answered(self._cold.ping().seconds)
+            self._tell_recoveries()
         except BansheeError as exc:
             postgres.failed(exc)
+
+    def _tell_recoveries(self) -> None:
+        """Says once what befell the stores since this daemon began, whoever found it."""
+        latest = self._cold.fetch(reads.recoveries(_RECOVERIES))
+        for found in reversed(latest):
+            if found.found_at > self._told:
+                self._told = found.found_at
+                tell = self._log.info if found.behind_seconds == 0 else self._log.warning
+                tell("recovered", store=found.store, behind_seconds=found.behind_seconds, said=found.said)
 
     def _backlog(self) -> dict[str, Any]:
         waiting = backlog(self._settings, self._hot)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import msgspec
 
+from banshee_memory.cold import reads
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.errors import BansheeError
 from banshee_memory.hot import calls
@@ -17,6 +19,8 @@ from banshee_memory.records import Backlog, Health
 from banshee_memory.settings import Settings
 from banshee_memory.tiering import report
 
+_RECOVERIES = 10
+_LATELY = timedelta(days=7)
 _PATIENCE = 60.0
 """Records that are older than this were forgotten by the daemon, however busy it is."""
 _ALMOST = 0.8
@@ -40,6 +44,8 @@ def examine(settings: Settings, hot: HotStore, cold: ColdStore) -> list[Check]:
     """Every check that the servers can be asked for. A server that is down is one of them, not an error."""
     health = report.health(hot, cold)
     checks = list(_connections(health))
+    if health.postgres_connected:
+        checks += _recoveries(cold)
     if health.redis_connected:
         try:
             checks += _redis(settings, hot)
@@ -56,6 +62,14 @@ def _connections(health: Health) -> Iterator[Check]:
         yield Check("PostgreSQL", "ok", f"{said}; the schema is this version's")
     for problem in health.problems:
         yield Check("connection", "problem", problem)
+
+
+def _recoveries(cold: ColdStore) -> Iterator[Check]:
+    """What befell the stores lately. That a server was restarted is no news unless it lost something."""
+    recent = datetime.now(UTC) - _LATELY
+    for found in cold.fetch(reads.recoveries(_RECOVERIES)):
+        if found.found_at > recent and found.behind_seconds != 0:
+            yield Check("recovery", "note", f"{found.found_at:%Y-%m-%d %H:%M:%S} UTC: {found.said}")
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -10,7 +10,8 @@ Dying before 3 ends leaves everything as it was; dying before 4 makes the next f
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from banshee_memory.cold.client import ColdStore
@@ -20,12 +21,14 @@ from banshee_memory.errors import ColdStoreUnavailable, ConfigurationError
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
-from banshee_memory.hot.keys import agent_keys, shard_keys, shard_of
+from banshee_memory.hot.faults import ServerChangedError
+from banshee_memory.hot.keys import agent_keys, shard_of
 from banshee_memory.records import FlushReport
 from banshee_memory.settings import Settings
 from banshee_memory.tiering.batch import Load, loads_by_shard
-from banshee_memory.tiering.shards import ask
+from banshee_memory.tiering.shards import ask, with_logs
 
+T = TypeVar("T")
 _SHARD_ENTRIES = 1_000
 _SHARD_BYTES = 1_000_000
 """The largest part of one log that mark-clean compares at once: Redis does nothing else meanwhile."""
@@ -58,6 +61,9 @@ class Drain:
 
     def flush_shards(self, shards: Sequence[int]) -> tuple[FlushReport, set[int]]:
         """The same of these shards; gives also those of which nothing can be carried."""
+        return self._recovering(lambda: self._flush_shards(shards))
+
+    def _flush_shards(self, shards: Sequence[int]) -> tuple[FlushReport, set[int]]:
         left_out: set[int] = set()
         targets = self._newest(shards)
         deadline = time.monotonic() + self._settings.flush_timeout
@@ -77,6 +83,19 @@ class Drain:
 
     def sweep(self) -> FlushReport:
         """One pass over all that waits, leaving out the shards that somebody else is flushing."""
+        return self._recovering(self._sweep)
+
+    def _recovering(self, work: Callable[[], T]) -> T:
+        """The work; again, if it met another server than before: that is recovered with no row of PostgreSQL held."""
+        try:
+            with self._hot.strictly():
+                return work()
+        except ServerChangedError:
+            self._hot.meet()
+        with self._hot.strictly():
+            return work()
+
+    def _sweep(self) -> FlushReport:
         started = time.monotonic()
         shards = self.waiting()
         self.waited, self.held = len(shards), 0
@@ -89,7 +108,7 @@ class Drain:
     def waiting(self) -> list[int]:
         """The shards that have something to carry."""
         numbers = range(self._settings.shards)
-        every = [shard_keys(number) for number in numbers]
+        every = with_logs(self._hot, numbers)
         lengths = ask(self._hot, [calls.log_length(keys) for keys in every])
         counts = ask(self._hot, [calls.accesses_waiting(keys) for keys in every])
         return [n for n, *waits in zip(numbers, lengths, counts, strict=True) if any(waits)]
@@ -117,7 +136,7 @@ class Drain:
     def _read(self, transaction: Transaction, batch: Batch) -> Mapping[int, Load]:
         """What these shards have, from the heads of their logs: never from a watermark, below which a promoted replica
         can hold entries that nobody flushed."""
-        keys = [shard_keys(shard) for shard in transaction.held]
+        keys = with_logs(self._hot, transaction.held)
         count = self._entries_a_shard(len(keys))
         heads = ask(self._hot, [calls.log_head(k, count, _SHARD_BYTES) for k in keys])
         accessed = ask(self._hot, [calls.accessed(k, count) for k in keys])
@@ -162,11 +181,11 @@ class Drain:
         )
 
     def _newest(self, shards: Sequence[int]) -> dict[int, int]:
-        tails = ask(self._hot, [calls.log_tail(shard_keys(shard)) for shard in shards])
+        tails = ask(self._hot, [calls.log_tail(keys) for keys in with_logs(self._hot, shards)])
         return {shard: tail[0].stamp if tail else 0 for shard, tail in zip(shards, tails, strict=True)}
 
     def _is_behind(self, load: Load | None, target: int) -> bool:
-        if load is None:
+        if load is None or load.is_parked:
             return True
         return (bool(load.entries) and load.entries[-1].stamp < target) or load.is_cut_short
 

@@ -18,7 +18,7 @@ from banshee_memory.hot.keys import shard_keys
 from banshee_memory.records import Pace
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import from_us
-from banshee_memory.tiering.shards import ask
+from banshee_memory.tiering.shards import ask, with_logs
 
 _FRESH = timedelta(minutes=3)
 Sizes = Sequence[LogSize | None]
@@ -26,7 +26,7 @@ Sizes = Sequence[LogSize | None]
 
 def sizes(settings: Settings, hot: HotStore) -> Sizes:
     """How full each shard's log is; None where another type is under its name."""
-    return ask(hot, [calls.log_size(shard_keys(number)) for number in range(settings.shards)])
+    return ask(hot, [calls.log_size(keys) for keys in with_logs(hot, range(settings.shards))])
 
 
 def pace_between(before: Sizes, after: Sizes, seconds: float, now_us: int) -> Pace:

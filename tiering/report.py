@@ -18,10 +18,11 @@ from banshee_memory.settings import Settings
 from banshee_memory.stamps import stamp_us
 from banshee_memory.tiering import pace
 from banshee_memory.tiering.residency import Counters
-from banshee_memory.tiering.shards import ask
+from banshee_memory.tiering.shards import ask, with_logs
 from banshee_memory.tiering.watch import HotSight
 
 _SAMPLE = 1_000
+_RECOVERIES = 10
 _ENTRY_OVERHEAD = 60
 
 
@@ -95,12 +96,13 @@ def stats(settings: Settings, hot: HotStore, cold: ColdStore, counters: Counters
         rows=overview.rows,
         partitions=overview.partitions,
         database_bytes=extent.database_bytes,
+        recoveries=cold.fetch(reads.recoveries(_RECOVERIES)),
     )
 
 
 def backlog(settings: Settings, hot: HotStore) -> Backlog:
     """What is only in Redis. Bytes are estimated from the entry that waits longest in each shard."""
-    shards = [shard_keys(number) for number in range(settings.shards)]
+    shards = with_logs(hot, range(settings.shards))
     sizes = pace.sizes(settings, hot)
     heads = ask(hot, [calls.log_head(keys, 1, 1) for keys in shards])
     waiting = [(size.waiting, head[0]) for size, head in zip(sizes, heads, strict=True) if size and head]

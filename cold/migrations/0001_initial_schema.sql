@@ -36,6 +36,16 @@ CREATE TABLE forgotten (
     at       timestamptz NOT NULL DEFAULT now()
 );
 
+-- What befell the stores: a Redis that was not the one that was written to last, with what it may have lost. One row a
+-- server, however many clients met it.
+CREATE TABLE recoveries (
+    server         text PRIMARY KEY,
+    found_at       timestamptz NOT NULL DEFAULT now(),
+    store          text NOT NULL CHECK (store IN ('redis', 'postgresql')),
+    behind_seconds double precision, -- how far it is known to be behind the other store; NULL: it has nothing
+    said           text NOT NULL
+);
+
 -- One row an agent: exact totals, which outlive retention and are never counted by a scan.
 CREATE TABLE agents (
     agent_id           uuid PRIMARY KEY,
@@ -142,6 +152,7 @@ CREATE TABLE conversation_messages (
     emotional_context jsonb,
     tokens_used       bigint CHECK (tokens_used >= 0),
     session_id        uuid,
+    amended           bigint,                  -- the stamp of its latest emotional context, where that was given afterwards
     PRIMARY KEY (agent_id, created_at, stamp, id)
 ) PARTITION BY RANGE (created_at);
 

@@ -21,6 +21,7 @@ AGENT = uuid4()
 LATER = NOON + timedelta(days=7)
 PLACE = {"since": NOON, "until": LATER, "stamp": 1, "id": AGENT, "limit": 5}
 MEMORY = {"memory_type": "fact", "key": "k", "now": NOON, "limit": 5, "offset": 0}
+AMENDMENT = {"agents": [AGENT], "times": [NOON], "ids": [AGENT], "stamps": [1], "contexts": ["{}"]}
 SEARCH = {"language": "english", "query": "fox", "ids": [AGENT], "texts": ["a fox"], "limit": 5}
 LIMITS = {"lock_ms": 1_000, "statement_ms": 1_000, "idle_ms": 1_000}
 SPAN = {"parent": "emotional_events", "lowers": [NOON], "uppers": [LATER], "cutoff": NOON}
@@ -39,19 +40,16 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(["memory_of", "memory_page", "memory_page_of_all_types", "memories_after"], MEMORY),
     "search": SEARCH,
     **dict.fromkeys(["stored_messages", "stored_events", "stored_states", "stored_memories"], GIVEN),
-    "amend_messages": {
-        "agents": [AGENT],
-        "times": [NOON],
-        "ids": [AGENT],
-        "stamps": [1],
-        "contexts": ["{}"],
-    },
+    **dict.fromkeys(["amend_messages", "superseded_amendments"], AMENDMENT),
     "session_totals": {"session": AGENT, "firsts": [1], "lasts": [2]},
     "agents": {"after": AGENT, "limit": 5},
     **dict.fromkeys(["overview", "database_size", "ping", "schema_state", "shard_stamps"], NOTHING),
     "shard_stamp": {"shard": 0},
     "limit_transaction": LIMITS,
     **dict.fromkeys(["hold_free_shards", "hold_shards", "advance_shards"], SHARDS),
+    "keep_recovery": {"server": "a.b", "store": "redis", "behind": 0.5, "said": "another server"},
+    "recoveries": {"limit": 5},
+    "sweep_recoveries": {"kept": 5},
     **dict.fromkeys(["ensure_partitions", "drop_partition"], SPAN),
     "compact_rollups": {"before": NOON, "limit": 5},
     "trend": PLACE,

@@ -169,6 +169,18 @@ def lose_logs(life: Life) -> None:
     life.live()
 
 
+def fail_over(life: Life) -> None:
+    """Redis is another server than the one that its data names."""
+    life.memory.flush(life.ancestor)
+    life.live()
+    life.command("HSET", STORE, "server", "another")
+    for shard in range(SETTINGS.shards):
+        life.command("HSET", shard_keys(shard).stats, "server", "another")
+    with MemoryPlugin(life.database_url, life.redis_url, settings=SETTINGS) as other:
+        other.emotions.load_state(life.agent)
+    life.live()
+
+
 def lose_library(life: Life) -> None:
     life.command("FUNCTION", "FLUSH")
     life.live()
@@ -188,6 +200,30 @@ def write_cold_by_task(life: Life) -> None:
             )
 
     life.command("FUNCTION", "FLUSH")
+    life.diary.write("message", lambda n: asyncio.run(say(n)))
+
+
+_NO_REPLICAS = msgspec.structs.replace(SETTINGS, replicas=0)
+"""Under which any server gives REPLICATED."""
+
+
+def write_durably(life: Life) -> None:
+    def say(number: int) -> None:
+        with MemoryPlugin(life.database_url, life.redis_url, settings=_NO_REPLICAS) as memory:
+            memory.conversations.save_message(
+                life.agent, "user", f"number {number}", tokens_used=1, durability=Durability.REPLICATED
+            )
+
+    life.diary.write("message", say)
+
+
+def write_durably_by_task(life: Life) -> None:
+    async def say(number: int) -> None:
+        async with AsyncMemoryPlugin(life.database_url, life.redis_url, settings=_NO_REPLICAS) as memory:
+            await memory.conversations.save_message(
+                life.agent, "user", f"number {number}", tokens_used=1, durability=Durability.REPLICATED
+            )
+
     life.diary.write("message", lambda n: asyncio.run(say(n)))
 
 
@@ -272,7 +308,10 @@ DEEDS: dict[str, Callable[[Life], None]] = {
         be_wanted,
         meet,
         lose_logs,
+        fail_over,
         lose_library,
+        write_durably,
+        write_durably_by_task,
         write_cold,
         write_cold_by_task,
         import_lines,

@@ -22,7 +22,7 @@ from banshee_memory.operations import Operation, Operations
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import EPOCH, from_us, to_us
 from banshee_memory.tiering.drain import Drain
-from banshee_memory.tiering.seeding import seed as seed_logs
+from banshee_memory.tiering.recovery import Recoverer
 from banshee_memory.tiering.steps import Steps, drive
 from tests.own_servers import CLOCK_KEY
 from tests.simulator.checks import assert_clean_is_cold, assert_healed
@@ -420,7 +420,7 @@ class World:
 def _prepare(hot: CutHotStore, cold: CutColdStore) -> None:
     """What is done but once in the life of servers is done before, so that a seed finds the same wherever it runs."""
     hot.load_library()
-    drive(seed_logs(cold.settings), hot, cold)
+    Recoverer(cold.settings, hot, cold).admit()
     now, day = to_us(datetime.now(UTC)), 86_400_000_000
     with cold.connection() as connection:
         partitions.ensure(connection, partitions.EVENTS, range(now, now + 5 * day, day))
@@ -433,7 +433,7 @@ def stores(servers: Servers, clock: str, settings: Settings = SETTINGS) -> Itera
     """Clients of the servers whose connections can be cut."""
     hot = CutHotStore(servers.redis.url, settings, clock=clock)
     cold = CutColdStore(servers.database_url, settings)
-    hot.on_unseeded = lambda: drive(seed_logs(settings), hot, cold)
+    hot.recovery = Recoverer(settings, hot, cold)
     try:
         _prepare(hot, cold)
         yield hot, cold

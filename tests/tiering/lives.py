@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from banshee_memory import CustomEvent, Emotion, EmotionalState, NewMessage
+from banshee_memory import CustomEvent, Emotion, EmotionalState, MemoryPlugin, NewMessage
 from tests.tiers import Tiers
 
 STEADY = dict.fromkeys(Emotion, 0.0)
@@ -47,7 +47,7 @@ def _message(text: str) -> NewMessage:
     return NewMessage(role="user", content=text, tokens_used=2)
 
 
-def everything(tiers: Tiers, agent: UUID) -> dict[str, Any]:
+def everything(tiers: Tiers | MemoryPlugin, agent: UUID) -> dict[str, Any]:
     """All that the public methods say of an agent."""
     state = tiers.emotions.load_state(agent)
     assert state is not None

@@ -1,0 +1,63 @@
+"""Which server this is, and whether it is the one that was written to last. Pure; clients ask on each new connection.
+
+The store names the server that is written to. One that was restarted, or that was a replica and was promoted, has the
+name of another in its data: it may lack what was written last, and hold what is no longer true.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from banshee_memory.hot.faults import CHANGED
+from banshee_memory.hot.greeting import parse_info
+
+
+class Incarnation(NamedTuple):
+    """A server's identity, the one that its data names, and whether it only follows another."""
+
+    identity: str
+    named: str | None
+    is_replica: bool
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is the server that was written to last."""
+        return self.identity == self.named
+
+
+def incarnation_of(replies: list[Any]) -> Incarnation:
+    """What the answers to `calls.QUESTIONS` say."""
+    info, named = parse_info(replies[0]), replies[1]
+    # The process and its history: one that was demoted and promoted again is the same process with another history.
+    identity = f"{info.get('run_id', '')}.{info.get('master_replid', '')}"
+    return Incarnation(identity, None if named is None else named.decode(errors="replace"), info.get("role") == "slave")
+
+
+def objection(replies: list[Any]) -> str | None:
+    """Why nothing may be sent on this connection yet; None: it may."""
+    found = incarnation_of(replies)
+    if found.is_known:
+        return None
+    if found.is_replica:
+        return "READONLY this server is a replica of another: REDIS_URL must name the one that is written to"
+    return f"{CHANGED} this is not the server that was written to last"
+
+
+class Recovers(Protocol):
+    """Mends a server that is not the one that was written to last; only who knows PostgreSQL can."""
+
+    def meet(self) -> None:
+        """Before anything is read: lets go of what may be stale on it."""
+
+    def admit(self) -> None:
+        """Before anything is written: brings its logs back, with stamps after all that PostgreSQL has."""
+
+
+class AsyncRecovers(Protocol):
+    """The same for tasks."""
+
+    async def meet(self) -> None:
+        """Before anything is read."""
+
+    async def admit(self) -> None:
+        """Before anything is written."""

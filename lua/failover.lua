@@ -1,0 +1,166 @@
+-- What is done on a server that is not the one that was written to last (it was restarted, it was a replica, it is new),
+-- before anything of it is read or written:
+--   1. Each shard's log is parked, under another name. So every function that writes is refused, as if it were lost.
+--   2. What may be stale goes: keys with a TTL (all of them are in PostgreSQL), and of the other lists what the log does not
+--      hold. The shard's stats name the server for which that was done.
+--   3. What is parked is flushed; then the log is seeded: it is back, with its next stamp after all that PostgreSQL has.
+-- The shard's stats are a hash:
+--   server   the identity of the server for which 1 and 2 were done
+
+-- banshee1_park: keeps a shard from being written to until it is seeded.
+--   KEYS   log, parked, stats
+--   ARGV   the identity of this server
+--   reply  1 | 0 (nothing was done: all that may be stale is gone on this server already)
+redis.register_function {
+  function_name = 'banshee1_park',
+  callback = function(KEYS, ARGV)
+    if not ARGV[1] or ARGV[1] == '' then return invalid('server: empty') end
+    if redis.call('HGET', KEYS[3], 'server') == ARGV[1] then return 0 end
+    if redis.call('TYPE', KEYS[1]).ok == 'stream' then redis.call('RENAMENX', KEYS[1], KEYS[2]) end
+    return 1
+  end,
+  flags = { 'allow-oom' },
+}
+
+-- banshee1_mentioned: what entries of a log, which are not elements of a list themselves, keep in a list.
+--   KEYS   log
+--   ARGV   where to begin ('-', or what the last call gave), how many entries to look at
+--   reply  [where to go on ('' = done), agent, what it keeps, agent, ...]: '\0' and the id of an amended message
+redis.register_function {
+  function_name = 'banshee1_mentioned',
+  callback = function(KEYS, ARGV)
+    local count = number_in(ARGV[2], 1, 100000)
+    if not count then return invalid('count: not a number') end
+    local entries = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', count)
+    local reply = { '' }
+    if #entries == count then reply[1] = '(' .. entries[count][1] end
+    for _, entry in ipairs(entries) do
+      local head, payload = entry[2][2], entry[2][4]
+      if head and payload and string.sub(head, 1, 1) == 'A' then
+        local readable, amendment = pcall(cmsgpack.unpack, payload)
+        if readable and type(amendment) == 'table' and type(amendment[1]) == 'string' then
+          reply[#reply + 1], reply[#reply + 2] = string.sub(head, 2), '\0' .. amendment[1]
+        end
+      end
+    end
+    return reply
+  end,
+  flags = { 'no-writes', 'allow-oom' },
+}
+
+local function is_in(log, element)
+  local ms, seq = struct.unpack('>I6I2', element)
+  local id = string.format('%.0f-%.0f', ms, seq)
+  return #redis.call('XRANGE', log, id, id) > 0
+end
+
+-- Leaves of a list what is not in PostgreSQL. It is another list then, complete from nowhere: readers fetch the rest, and
+-- what is about to be offered is refused.
+local function shed_history(list, log, birth, kept)
+  local header = parse_header(redis.call('LINDEX', list, 0))
+  if not header then return end
+  local left = {}
+  for _, element in ipairs(redis.call('LRANGE', list, 1, -1)) do
+    local readable, id = pcall(id_in, element)
+    if is_in(log, element) or (readable and id and kept['\0' .. id]) then left[#left + 1] = element end
+  end
+  redis.call('DEL', list)
+  if #left == 0 then return end
+  header.from_us, header.from_stamp, header.birth, header.trims = NEVER, ZERO, birth, header.trims + 1
+  redis.call('RPUSH', list, pack_header(header))
+  for first = 1, #left, CHUNK do
+    redis.call('RPUSH', list, unpack(left, first, math.min(first + CHUNK - 1, #left)))
+  end
+end
+
+-- What the index says of whole types, and the leases on that, may be stale. The names stay: what of them has no value is
+-- asked for, and a volatile memory is known by nothing else.
+local function shed_index(index)
+  return redis.call('ZREMRANGEBYSCORE', index, '-inf', '(0')
+end
+
+local function kept_of(text)
+  local kept, at = {}, 1
+  while at < #text do
+    kept[string.sub(text, at + 1, at + string.byte(text, at))] = true
+    at = at + 1 + string.byte(text, at)
+  end
+  return kept
+end
+
+-- A volatile memory is nowhere else: it is what it is, whatever server has it.
+local function is_volatile(kind, key)
+  return kind == 'm' and redis.call('GETRANGE', key, 0, 0) == 'T'
+end
+
+-- banshee1_shed: lets go of what may be stale. Does nothing once it was said (`recovered`) that all of the shard is done.
+--   KEYS   parked, stats, then keys of agents
+--   ARGV   the identity of this server, a birth for lists (8 bytes), then for each key two: 's', 'm', 'i' or 'h', and for a
+--          list what `mentioned` says that its agent keeps, each after its length (1 byte)
+--   reply  how many keys went
+redis.register_function {
+  function_name = 'banshee1_shed',
+  callback = function(KEYS, ARGV)
+    if not ARGV[2] or #ARGV[2] ~= 8 then return invalid('birth: not 8 bytes') end
+    if #ARGV ~= 2 + 2 * (#KEYS - 2) then return invalid('keys: each needs its kind and what is kept') end
+    if redis.call('HGET', KEYS[2], 'server') == ARGV[1] then return 0 end
+    local gone = 0
+    for i = 3, #KEYS do
+      local key, kind = KEYS[i], ARGV[2 * i - 3]
+      -- A key that somebody broke (another type) must not keep the others.
+      pcall(function()
+        if kind == 'i' then return shed_index(key) end
+        local ttl = redis.call('PTTL', key)
+        if ttl >= 0 and not is_volatile(kind, key) then
+          gone = gone + redis.call('DEL', key)
+        elseif ttl == -1 and kind == 'h' then
+          shed_history(key, KEYS[1], ARGV[2], kept_of(ARGV[2 * i - 2]))
+        end
+      end)
+    end
+    return gone
+  end,
+  flags = { 'allow-oom' },
+}
+
+-- banshee1_recovered: says that what may be stale is gone from a shard.
+--   KEYS   stats
+--   ARGV   the identity of this server
+--   reply  OK
+redis.register_function {
+  function_name = 'banshee1_recovered',
+  callback = function(KEYS, ARGV)
+    if not ARGV[1] or ARGV[1] == '' then return invalid('server: empty') end
+    redis.call('HSET', KEYS[1], 'server', ARGV[1])
+    return OK
+  end,
+}
+
+-- banshee1_seed: makes a log that is not there, or brings the parked one back, with its next stamp after all that PostgreSQL
+-- has of the shard.
+--   KEYS   log, parked, stats
+--   ARGV   the last stamp that PostgreSQL has, as an id `<ms>-<seq>`; the identity of this server
+--   reply  the last id that the shard's log had on this server (`0-0`: there was none) | nil (the log is there) |
+--          CHANGED (there is a parked log from before this server came: what may be stale must go first)
+redis.register_function {
+  function_name = 'banshee1_seed',
+  callback = function(KEYS, ARGV)
+    local log, parked, stats, server = KEYS[1], KEYS[2], KEYS[3], ARGV[2]
+    local stamp = stamp_in_id(ARGV[1] or '')
+    if not stamp then return invalid('stamp: not <ms>-<seq>') end
+    if not server or server == '' then return invalid('server: empty') end
+    if redis.call('EXISTS', log) == 1 then return false end
+    if redis.call('EXISTS', parked) == 0 then
+      local id = redis.call('XADD', log, stamp == ZERO and '0-1' or ARGV[1], 'k', '', 'p', '')
+      redis.call('XDEL', log, id)
+      redis.call('HSET', stats, 'server', server)
+      return '0-0'
+    end
+    if redis.call('HGET', stats, 'server') ~= server then return CHANGED end
+    local last = last_id(parked)
+    if stamp_after(stamp, stamp_in_id(last)) then redis.call('XSETID', parked, ARGV[1]) end
+    redis.call('RENAME', parked, log)
+    return last
+  end,
+  flags = { 'allow-oom' },
+}

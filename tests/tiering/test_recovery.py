@@ -1,0 +1,210 @@
+"""The recovery of a server: without PostgreSQL, by many at once, dying anywhere; and what every new connection asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from banshee_memory import (
+    AsyncMemoryPlugin,
+    ColdStoreUnavailable,
+    Durability,
+    HotStoreUnavailable,
+    MemoryPlugin,
+    Settings,
+)
+from banshee_memory.failpoints import armed
+from tests.failpoints import failpoints
+from tests.own_servers import own_database
+from tests.redis_servers import Redises, RedisServer, redises
+from tests.tiering.lives import everything
+from tests.tiering.test_failover import live
+
+SETTINGS = Settings(shards=2, message_cap=3, event_cap=3, message_retention_days=None, event_retention_days=None)
+AWAY = "postgresql://nobody@/nothing?host=/nonexistent"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[str]:
+    with own_database(database_url, SETTINGS) as url:
+        yield url
+
+
+@pytest.fixture
+def servers(redis_url: str) -> Iterator[Redises]:
+    with redises(redis_url) as every:
+        yield every
+
+
+@pytest.fixture
+def server(servers: Redises) -> RedisServer:
+    """The server that clients are led to."""
+    only = servers.new()
+    servers.front.lead_to(only)
+    return only
+
+
+@pytest.fixture
+def memory(servers: Redises, server: RedisServer, database: str) -> Iterator[MemoryPlugin]:
+    with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as plugin:
+        yield plugin
+
+
+def restart(server: RedisServer) -> None:
+    server.kill()
+    server.start()
+
+
+def lives_of(memory: MemoryPlugin) -> list[UUID]:
+    """Two agents, half flushed; one that is clean."""
+    agents = [uuid4() for _ in range(3)]
+    for agent in agents:
+        live(memory, agent, "first")
+    memory.flush()
+    for agent in agents[1:]:
+        live(memory, agent, "second")
+    return agents
+
+
+def test_without_postgres_what_is_left_is_read_and_nothing_is_written(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer
+) -> None:
+    clean, *dirty = lives_of(memory)
+    known = {agent: everything(memory, agent) for agent in (clean, *dirty)}
+    restart(server)
+    patient = msgspec.structs.replace(SETTINGS, connect_timeout=1.0)
+    with MemoryPlugin(AWAY, servers.front.url, settings=patient) as blind:
+        for agent in dirty:
+            state = blind.emotions.load_state(agent)
+            assert state is not None
+            assert state.emotions == known[agent]["state"][0]
+        with pytest.raises(ColdStoreUnavailable):
+            blind.emotions.load_state(clean)
+        for _ in range(2):
+            with pytest.raises(ColdStoreUnavailable, match="nothing is written"):
+                blind.conversations.save_message(dirty[0], "user", "hello")
+        assert blind.memories.retrieve_memory(dirty[0], "fact", "k") == "second"
+    assert {agent: everything(memory, agent) for agent in known} == known | {
+        dirty[0]: known[dirty[0]] | {"memories": memory.memories.get_memories_by_type(dirty[0], "fact")}
+    }
+    memory.conversations.save_message(dirty[0], "user", "hello")
+    assert memory.conversations.get_history(dirty[0])[-1].content == "hello"
+    memory.flush()
+    assert memory.conversations.get_conversation_stats(dirty[0]).total_messages == 3
+
+
+@pytest.mark.parametrize("place", [name for name in failpoints() if name.startswith("recover.")])
+def test_whoever_dies_anywhere_another_goes_on(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str, place: str
+) -> None:
+    agents = lives_of(memory)
+    known = {agent: everything(memory, agent) for agent in agents}
+    restart(server)
+    died = 0
+
+    def die(name: str) -> None:
+        nonlocal died
+        if name == place and not died:
+            died += 1
+            raise KeyboardInterrupt
+
+    with armed(die), pytest.raises(KeyboardInterrupt):
+        memory.emotions.load_state(agents[0])
+    assert died
+    with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as other:
+        assert {agent: everything(other, agent) for agent in agents} == known
+        for agent in agents:
+            live(other, agent, "third")
+        after = {agent: everything(other, agent) for agent in agents}
+        assert {agent: everything(memory, agent) for agent in agents} == after
+        assert other.flush().conflicts == 0
+        for agent in agents:
+            other.evict(agent)
+        assert {agent: everything(other, agent) for agent in agents} == after
+
+
+def test_many_meet_it_at_once(memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str) -> None:
+    agents = lives_of(memory)
+    known = {agent: everything(memory, agent) for agent in agents}
+    for _ in range(3):
+        restart(server)
+        clients = [MemoryPlugin(database, servers.front.url, settings=SETTINGS) for _ in range(3)]
+        with ThreadPoolExecutor(9) as pool:
+            read = [pool.submit(everything, client, agent) for client in [*clients] for agent in agents]
+            wrote = [
+                pool.submit(client.conversations.save_message, uuid4(), "user", "hello")
+                for client in (memory, *clients)
+                for _ in range(2)
+            ]
+            assert [future.result() for future in read] == [known[agent] for agent in agents] * 3
+            assert len({future.result() for future in wrote}) == 8
+        assert memory.flush().duplicates == 0
+        for client in clients:
+            client.close()
+    assert memory.stats().agents == 3 + 3 * 8
+
+
+def test_a_replica_is_refused_until_it_is_promoted(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str
+) -> None:
+    agents = lives_of(memory)
+    known = {agent: everything(memory, agent) for agent in agents}
+    replica = servers.new()
+    replica.follow(server)
+    replica.await_all_of(server)
+    servers.front.lead_to(replica)
+    with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as other:
+        with pytest.raises(HotStoreUnavailable, match="replica"):
+            other.emotions.load_state(agents[0])
+        replica.promote()
+        assert {agent: everything(other, agent) for agent in agents} == known
+
+
+def test_a_server_that_was_demoted_under_a_client_is_left(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer
+) -> None:
+    """Its connections live on and can never write again."""
+    agents = lives_of(memory)
+    other = servers.new()
+    other.follow(server)
+    other.await_all_of(server)
+    other.promote()
+    server.follow(other)
+    servers.front.lead_to(other)
+    with pytest.raises(HotStoreUnavailable, match="read only replica"):
+        memory.conversations.save_message(agents[0], "user", "refused")
+    memory.conversations.save_message(agents[0], "user", "taken")
+    texts = [m.content for m in memory.conversations.get_history(agents[0])]
+    assert texts == ["first word", "taken"]
+
+
+def test_a_write_that_waits_is_not_confirmed_by_another_server(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str
+) -> None:
+    """What waits for it to be on disk waits on its own connection: on another there is nothing to wait for."""
+    if not server.command("COMMAND", "INFO", "WAITAOF").get("waitaof"):
+        pytest.skip("this server has no WAITAOF")
+    agent = uuid4()
+    memory.conversations.save_message(agent, "user", "before", durability=Durability.SYNCED)
+
+    def replace(name: str) -> None:
+        if name.startswith("durably."):
+            restart(server)
+
+    async def save() -> None:
+        async with AsyncMemoryPlugin(database, servers.front.url, settings=SETTINGS) as other:
+            await other.conversations.save_message(agent, "user", "unconfirmed", durability=Durability.SYNCED)
+
+    for write in (
+        lambda: memory.conversations.save_message(agent, "user", "unconfirmed", durability=Durability.SYNCED),
+        lambda: asyncio.run(save()),
+    ):
+        with armed(replace), pytest.raises(HotStoreUnavailable):
+            write()
+    memory.conversations.save_message(agent, "user", "after", durability=Durability.SYNCED)
+    assert [m.content for m in memory.conversations.get_history(agent)][-1] == "after"

@@ -1,0 +1,212 @@
+"""Recovery: what is done on a Redis that is not the one that was written to last, before it is used.
+
+It was restarted and may lack the last writes; or it was a replica, may lack more, and hold what is no longer true;
+or it is new and empty. In two steps, each done by any number of clients at once, dying anywhere and begun again:
+
+1. *Meet*, for which Redis alone is needed. Each shard's log is parked, so that nothing can be written; then what may be
+   stale goes: keys with a TTL (all of them are in PostgreSQL), and of other lists what no log holds.
+2. *Admit*, under PostgreSQL's rows of the shards. What is parked is flushed: so PostgreSQL decides which of the values
+   that survived are the newest, and those that lost are dropped. Then the logs come back, with stamps after all that
+   PostgreSQL has, and what the server is known to lack is recorded.
+
+While PostgreSQL is away the first step has to do: what is resident is served, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from banshee_memory.cold.client import ColdStore
+from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
+from banshee_memory.failpoints import failpoint
+from banshee_memory.hot import calls, greeting
+from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.faults import ServerChangedError
+from banshee_memory.hot.incarnation import Incarnation, incarnation_of
+from banshee_memory.hot.keys import PREFIX, OwnedKey, owned_key, shard_keys
+from banshee_memory.settings import Settings
+from banshee_memory.stamps import from_us, stamp_us
+from banshee_memory.tiering.drain import Drain
+from banshee_memory.tiering.shards import ask
+
+T = TypeVar("T")
+_KEYS_AT_ONCE = 2_000
+_ENTRIES_AT_ONCE = 1_000
+_LETTERS = {"state": "s", "messages": "h", "events": "h", "memory": "m", "memories": "i"}
+_KEPT_BY = {"messages": b"\0"}
+"""By kind of list: how what `mentioned` says of it begins."""
+Kept = Mapping[tuple[int, bytes], Sequence[bytes]]
+
+
+class Recoverer:
+    """Recovers the server that a hot store leads to. One for a client; see `hot.incarnation.Recovers`."""
+
+    def __init__(self, settings: Settings, hot: HotStore, cold: ColdStore) -> None:
+        self._settings = settings
+        self._hot = hot
+        self._cold = cold
+
+    def meet(self) -> None:
+        """Before anything is read. While PostgreSQL is away, or Redis full, what is left of it may be read."""
+        hot = self._hot.sibling()
+        try:
+            _Recovery(self._settings, hot, self._cold).meet()
+        finally:
+            hot.close()
+
+    def admit(self) -> None:
+        """Before anything is written; ColdStoreUnavailable where PostgreSQL cannot be asked."""
+        hot = self._hot.sibling()
+        try:
+            _Recovery(self._settings, hot, self._cold).admit()
+        except ColdStoreUnavailable as exc:
+            raise ColdStoreUnavailable(
+                "Redis is new, or not the server that was written to last: nothing is written to it before PostgreSQL "
+                f"has been asked what it has. {exc}"
+            ) from exc
+        finally:
+            hot.close()
+
+
+class _Recovery:
+    """One recovery, by a client of Redis that uses the server as it is."""
+
+    def __init__(self, settings: Settings, hot: HotStore, cold: ColdStore) -> None:
+        self._settings = settings
+        self._hot = hot
+        self._cold = cold
+        self._shards = [shard_keys(number) for number in range(settings.shards)]
+
+    def meet(self) -> None:
+        found = self._found()
+        if found.is_known:
+            return  # another client was faster
+        self._check_shards()
+        self._let_go_of_what_may_be_stale(found.identity)
+        try:
+            self._admit(found)
+        except (ColdStoreUnavailable, HotStoreFull):
+            self._hot.run(calls.name_server(found.identity))
+
+    def admit(self) -> None:
+        found = self._found()
+        if not found.is_known:
+            self._check_shards()
+            self._let_go_of_what_may_be_stale(found.identity)
+        self._admit(found)
+
+    def _found(self) -> Incarnation:
+        return incarnation_of(self._hot.run_all(calls.which_server()))
+
+    def _check_shards(self) -> None:
+        """A client with another number of shards is refused before it touches anything, if PostgreSQL can tell."""
+        try:
+            self._cold.ping()
+        except ColdStoreUnavailable:
+            return
+
+    # --- step one ---
+
+    def _let_go_of_what_may_be_stale(self, server: str) -> None:
+        # A key of ours that somebody broke (another type) must not keep the other shards.
+        parked = ask(self._hot, [calls.park(keys, server) for keys in self._shards])
+        failpoint("recover.parked")
+        if not any(parked):
+            return
+        kept = self._kept()
+        for keys in _pages(self._owned(), _KEYS_AT_ONCE):
+            self._shed(keys, server, kept)
+            failpoint("recover.shed")
+        ask(self._hot, [calls.recovered(keys, server) for keys in self._shards])
+        failpoint("recover.met")
+
+    def _owned(self) -> Iterator[OwnedKey]:
+        for name in self._hot.keys(f"{PREFIX}{{*"):
+            key = owned_key(name)
+            if key is not None and key.shard < len(self._shards):
+                yield key
+
+    def _kept(self) -> Kept:
+        """What entries of the parked logs keep in lists besides their own elements, by shard and agent."""
+        kept: dict[tuple[int, bytes], list[bytes]] = defaultdict(list)
+        for keys in self._shards:
+            start = b"-"
+            while start:
+                (page,) = ask(self._hot, [calls.mentioned(keys, start, _ENTRIES_AT_ONCE)])
+                start, mentions = page or (b"", [])
+                for agent, what in mentions:
+                    kept[keys.shard, agent].append(what)
+        return kept
+
+    def _shed(self, page: Sequence[OwnedKey], server: str, kept: Kept) -> None:
+        by_shard: dict[int, list[tuple[str, str, bytes]]] = defaultdict(list)
+        for key in page:
+            by_shard[key.shard].append((key.name, _LETTERS[key.kind], _kept_in(key, kept)))
+        birth = os.urandom(8)
+        ask(self._hot, [calls.shed(self._shards[n], server, birth, items) for n, items in by_shard.items()])
+
+    # --- step two ---
+
+    def _admit(self, found: Incarnation) -> None:
+        self._hot.run(calls.fix_shards(self._settings.shards))
+        greeting.check_shards(self._settings.shards, self._hot.run(calls.fixed_shards()))
+        Drain(self._settings, self._hot, self._cold).flush()
+        failpoint("recover.survivors_flushed")
+        # Held, so that a flush that read its records from the server before this one is either stored or never will be.
+        with self._cold.drain(range(self._settings.shards), wait=self._settings.flush_timeout) as rows:
+            lasts = self._seed(rows.held, found.identity)
+            failpoint("recover.seeded")
+            if found.named is not None or any(lasts.values()) or any(rows.held.values()):
+                rows.keep_recovery(found.identity, "redis", *_lack(rows.held, lasts))
+        failpoint("recover.recorded")
+        self._hot.run(calls.name_server(found.identity))
+        failpoint("recover.named")
+
+    def _seed(self, flushed: Mapping[int, int], server: str) -> dict[int, int]:
+        """Makes the logs; gives, of those that were not there, the last stamps that the server had itself."""
+        plans = [calls.seed(self._shards[shard], stamp, server) for shard, stamp in flushed.items()]
+        replies = ask(self._hot, plans)
+        if calls.CHANGED in replies:
+            raise ServerChangedError("Redis was replaced once more while it was recovered; try again")
+        return {
+            shard: last
+            for (shard, _), last in zip(flushed.items(), replies, strict=True)
+            if last is not None and last is not calls.CHANGED
+        }
+
+
+def _kept_in(key: OwnedKey, kept: Kept) -> bytes:
+    first = _KEPT_BY.get(key.kind)
+    if first is None:
+        return b""
+    mine = [what for what in kept.get((key.shard, key.agent.bytes), ()) if what[:1] == first]
+    return b"".join(bytes([len(what)]) + what for what in mine)
+
+
+def _lack(flushed: Mapping[int, int], lasts: Mapping[int, int]) -> tuple[float | None, str]:
+    """How many seconds the server is known to be behind PostgreSQL (None: it has nothing), and what that means."""
+    behind = [stamp_us(flushed[shard]) - stamp_us(last) for shard, last in lasts.items() if last < flushed[shard]]
+    newest = max(lasts.values(), default=0)
+    until = f"until {_time(newest)}" if newest else "of nothing"
+    after = f"What was acknowledged after {_time(newest)}" if newest else "What was acknowledged"
+    unless = f"{after} and was not yet in PostgreSQL when it changed is lost"
+    if not behind:
+        return 0.0, f"Redis is another server than before; it knows {until}, no less than PostgreSQL. {unless}."
+    most = max(behind) / 1e6 if newest else None
+    far = (
+        f"{len(behind)} of {len(flushed)} shards are behind PostgreSQL, which has until {_time(max(flushed.values()))}"
+    )
+    return most, f"Redis is another server than before; it knows {until}: {far}. {unless}."
+
+
+def _time(stamp: int) -> str:
+    return from_us(stamp_us(stamp)).isoformat(timespec="milliseconds")
+
+
+def _pages(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while page := list(islice(items, size)):
+        yield page
