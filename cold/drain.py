@@ -112,6 +112,10 @@ class Drain:
         params = {"agents": list(agents)}
         return dict(self._connection.execute(STATEMENTS["tombstones"].sql, params, prepare=True).fetchall())
 
+    def stamps(self) -> dict[int, int]:
+        """The last stamp that each shard ever used, whether a flush or a tombstone has it; true while all are held."""
+        return dict(self._connection.execute(STATEMENTS["shard_stamps"].sql, prepare=True).fetchall())
+
     def raise_tombstone(self, agent: UUID, through: int) -> None:
         """Moves the tombstone of an agent, of a shard that it holds, up to that stamp."""
         params = {"agent": agent, "through": through}

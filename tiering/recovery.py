@@ -158,10 +158,11 @@ class _Recovery:
         failpoint("recover.survivors_flushed")
         # Held, so that a flush that read its records from the server before this one is either stored or never will be.
         with self._cold.drain(range(self._settings.shards), wait=self._settings.flush_timeout) as rows:
-            lasts = self._seed(rows.held, found.identity)
+            stamps = rows.stamps()
+            lasts = self._seed(stamps, found.identity)
             failpoint("recover.seeded")
-            if found.named is not None or any(lasts.values()) or any(rows.held.values()):
-                rows.keep_recovery(found.identity, "redis", *_lack(rows.held, lasts))
+            if found.named is not None or any(lasts.values()) or any(stamps.values()):
+                rows.keep_recovery(found.identity, "redis", *_lack(stamps, lasts))
         failpoint("recover.recorded")
         self._hot.run(calls.name_server(found.identity))
         failpoint("recover.named")
