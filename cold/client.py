@@ -129,6 +129,12 @@ class ColdStore:
         failpoint("sweep.memories_swept")
         return swept
 
+    def sweep_replies(self, shard: int, before: int) -> int:
+        """Forgets some calls of a shard that were made before that stamp; fewer than `SWEPT_AT_ONCE`: that was all."""
+        with self.connection() as connection:
+            params = {"shard": shard, "stamp": before, "limit": SWEPT_AT_ONCE}
+            return int(connection.execute(STATEMENTS["sweep_replies"].sql, params).fetchall()[0][0])
+
     def sweep_recoveries(self, kept: int) -> int:
         """Forgets all but the latest recoveries; returns how many."""
         with self.connection() as connection:

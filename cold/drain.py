@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -32,6 +32,7 @@ from banshee_memory.cold.staging import (
     EventRow,
     MemoryRow,
     MessageRow,
+    ReplyRow,
     StateRow,
     amendment_parameters,
     copies,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AmendmentRow", "Batch", "Drain", "EventRow", "MemoryRow", "MessageRow", "StateRow", "Written", "drained"]
 
+_PAGE = 1_000
+_LAST_AGENT = UUID(int=2**128 - 1)
 _STAGING = ("create_staged_messages", "create_staged_events", "create_staged_states", "create_staged_memories")
 
 
@@ -111,6 +114,27 @@ class Drain:
             return {}
         params = {"agents": list(agents)}
         return dict(self._connection.execute(STATEMENTS["tombstones"].sql, params, prepare=True).fetchall())
+
+    def keep_replies(self, rows: Sequence[ReplyRow]) -> None:
+        """Keeps what calls with an idempotency key were answered."""
+        if rows:
+            names = ("agents", "functions", "keys", "shards", "stamps", "replies")
+            columns = map(list, zip(*rows, strict=True))
+            self._connection.execute(STATEMENTS["keep_replies"].sql, dict(zip(names, columns, strict=True)))
+
+    def replies_after(self, shard: int, stamp: int) -> Iterator[list[ReplyRow]]:
+        """What calls of a shard were answered that were made after that stamp, in pages."""
+        place: dict[str, Any] = {"stamp": stamp, "agent": _LAST_AGENT, "function": "", "key": b""}
+        while True:
+            params = {"shard": shard, "limit": _PAGE, **place}
+            page = self._connection.execute(STATEMENTS["replies_after"].sql, params, prepare=True).fetchall()
+            rows = [ReplyRow(agent, function, key, shard, at, reply) for at, agent, function, key, reply in page]
+            if rows:
+                yield rows
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1]
+            place = {"stamp": last.stamp, "agent": last.agent_id, "function": last.function, "key": last.key}
 
     def stamps(self) -> dict[int, int]:
         """The last stamp that each shard ever used, whether a flush or a tombstone has it; true while all are held."""

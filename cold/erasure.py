@@ -19,7 +19,7 @@ from banshee_memory.cold.session import GRACE, milliseconds
 _CHUNK = 2_000
 _BY_TIME = {partitions.MESSAGES: "erase_messages", partitions.EVENTS: "erase_events"}
 _INSTANT = timedelta(microseconds=1)
-ERASED = frozenset({"agents", "emotional_states", "memory_records", "emotional_rollups", *_BY_TIME})
+ERASED = frozenset({"agents", "emotional_states", "memory_records", "emotional_rollups", "idempotency", *_BY_TIME})
 """Every table that holds something of an agent; its tombstone stays in `forgotten`."""
 
 
@@ -47,6 +47,7 @@ def erase(store: ColdStore, agent: UUID, through: int) -> Iterator[tuple[str, in
     yield "states", _rows(store, "erase_state", doomed)[0][0]
     for found in _memories(store, doomed):
         yield "memories", found
+    yield "idempotency_keys", _rows(store, "erase_replies", doomed)[0][0]
     for kind, table in (("messages", partitions.MESSAGES), ("events", partitions.EVENTS)):
         for lower, upper in _rows(store, "partition_spans", {"parent": table}):
             span = {"since": lower, "until": upper - _INSTANT}

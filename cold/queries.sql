@@ -417,6 +417,40 @@ SET flushed_stamp = greatest(shards.flushed_stamp, reached.stamp), flushed_at = 
 FROM unnest(%(shards)s::integer[], %(stamps)s::bigint[]) AS reached (shard, stamp)
 WHERE shards.shard = reached.shard;
 
+-- name: keep_replies
+-- Keeps what calls with an idempotency key were answered; of one key the first call stays.
+INSERT INTO idempotency (agent_id, function, key, shard, stamp, reply)
+SELECT * FROM unnest(%(agents)s::uuid[], %(functions)s::text[], %(keys)s::bytea[], %(shards)s::integer[],
+                     %(stamps)s::bigint[], %(replies)s::bytea[])
+ON CONFLICT DO NOTHING;
+
+-- name: replies_after
+-- What calls of a shard were answered that were made after a stamp, by their order.
+SELECT stamp, agent_id, function, key, reply
+FROM idempotency
+WHERE shard = %(shard)s AND (stamp, agent_id, function, key) > (%(stamp)s, %(agent)s, %(function)s, %(key)s)
+ORDER BY stamp, agent_id, function, key
+LIMIT %(limit)s;
+
+-- name: sweep_replies
+-- Forgets some calls of a shard that were made before a stamp; returns how many.
+WITH gone AS (
+    DELETE FROM idempotency AS old
+    USING (SELECT agent_id, function, key FROM idempotency
+           WHERE shard = %(shard)s AND stamp < %(stamp)s
+           ORDER BY stamp LIMIT %(limit)s) AS due
+    WHERE (old.agent_id, old.function, old.key) = (due.agent_id, due.function, due.key)
+    RETURNING old.agent_id
+)
+SELECT count(*) FROM gone;
+
+-- name: erase_replies
+-- Deletes what calls for a forgotten agent were answered; returns how many.
+WITH gone AS (
+    DELETE FROM idempotency WHERE agent_id = %(agent)s AND stamp <= %(through)s RETURNING agent_id
+)
+SELECT count(*) FROM gone;
+
 -- name: keep_recovery
 -- Records that another server was met; the first to say it does.
 INSERT INTO recoveries (server, store, behind_seconds, said)

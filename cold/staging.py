@@ -107,6 +107,17 @@ class AmendmentRow(msgspec.Struct, frozen=True):
 AnyRow = MessageRow | EventRow | StateRow | MemoryRow | AmendmentRow
 
 
+class ReplyRow(NamedTuple):
+    """What a call with an idempotency key was answered, as Redis keeps it."""
+
+    agent_id: UUID
+    function: str
+    key: bytes
+    shard: int
+    stamp: int
+    reply: bytes
+
+
 @dataclass(slots=True)
 class Batch:
     """What one write carries. A key may come more than once: the newest counts."""

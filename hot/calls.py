@@ -151,6 +151,21 @@ class Changed(enum.Enum):
 CHANGED = Changed.CHANGED
 
 
+def reached(keys: ShardKeys) -> Call[int | None]:
+    """The last stamp that a shard's log had on this server (0: none), before it is seeded; None: the log is there."""
+    return _read("reached", (keys.log, keys.parked), lambda reply: None if reply is None else stamp_of(reply))
+
+
+def kept_reply(keys: ShardKeys, field: bytes) -> Call[bytes | None]:
+    """What a call with an idempotency key was answered."""
+    return Call(("HGET", keys.idem, field), _same)
+
+
+def keep_reply(keys: ShardKeys, field: bytes, reply: bytes) -> Call[int]:
+    """Tells again what a call was answered; what is there stays."""
+    return Call(("HSETNX", keys.idem, field, reply), int)
+
+
 def seed(keys: ShardKeys, stamp: int, server: str) -> Call[int | Changed | None]:
     """Makes a log that is not there, or brings the parked one back, with its next stamp after this one.
 
@@ -531,6 +546,11 @@ class Entry:
     def payload(self) -> bytes:
         """What the kind says."""
         return self._value(b"p")
+
+    @property
+    def once(self) -> bytes | None:
+        """The letter of the function and the idempotency key that it was called with, if it was with one."""
+        return dict(zip(self.raw[::2], self.raw[1::2], strict=False)).get(b"i")
 
     @property
     def size(self) -> int:

@@ -136,6 +136,18 @@ redis.register_function {
   end,
 }
 
+-- banshee1_reached: how far a shard's log came on this server, before it is seeded.
+--   KEYS   log, parked        ARGV  none
+--   reply  the last id of the parked log (`0-0`: there is none) | nil (the log is there)
+redis.register_function {
+  function_name = 'banshee1_reached',
+  callback = function(KEYS)
+    if redis.call('EXISTS', KEYS[1]) == 1 then return false end
+    return redis.call('EXISTS', KEYS[2]) == 1 and last_id(KEYS[2]) or '0-0'
+  end,
+  flags = { 'no-writes', 'allow-oom' },
+}
+
 -- banshee1_seed: makes a log that is not there, or brings the parked one back, with its next stamp after all that PostgreSQL
 -- has of the shard.
 --   KEYS   log, parked, stats

@@ -1,7 +1,8 @@
 -- Retries that are safe: a call that brings a key is done once within the window, and answered as it was the first time.
 -- The shard's `idem` is a hash, `<agent><letter of the function><key>`: the time of the call (double, microseconds) and its
 -- reply (MessagePack).
--- It has no TTL: what Redis may evict would let a retry through. The daemon sweeps what is older than the window.
+-- It has no TTL: what Redis may evict would let a retry through. The daemon sweeps what is older than the window. The flush
+-- keeps the reply in PostgreSQL, too; a server that lost it is told it again before it is written to (`reached`).
 
 local LONGEST_KEY = 256
 
@@ -21,7 +22,10 @@ local function once(letter, keys, run, body)
       local reply = cmsgpack.unpack(string.sub(first, 9))
       return body and reply .. ARGV[body] or reply
     end
-    local reply = run(KEYS, ARGV)
+    keyed = letter .. key
+    local ran, reply = pcall(run, KEYS, ARGV)
+    keyed = nil
+    if not ran then error(reply, 0) end
     if not reply then return reply end
     if type(reply) == 'table' and (reply.err or reply.ok) then return reply end
     local kept = body and string.sub(reply, 1, #reply - #ARGV[body]) or reply

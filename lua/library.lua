@@ -75,6 +75,10 @@ local UNSEEDED = { err = 'BANSHEE_UNSEEDED the log is not there: call banshee1_s
 
 local BACKLOG_FULL = { err = 'BANSHEE_BACKLOG ' .. BACKLOG .. ' entries of the shard wait for PostgreSQL' }
 
+-- The idempotency key of the call under way, after the letter of its function: its first entry in the log names it, so that
+-- the flush can keep what it was answered.
+local keyed
+
 -- Appends to the shard's log; the first write of every function that has one. Its own ids are the stamps: they grow also
 -- when the clock steps back, and its last id outlives its entries. A stuck clock would run through the 65536 sequence
 -- numbers of one millisecond, so the log is moved on by one millisecond half way. `wanted`: an id that lies ahead.
@@ -82,7 +86,9 @@ local BACKLOG_FULL = { err = 'BANSHEE_BACKLOG ' .. BACKLOG .. ' entries of the s
 -- its batch, which is done whole or not at all.
 local function log_append(log, kind, agent, payload, passes, wanted)
   if BACKLOG > 0 and not passes and redis.call('XLEN', log) >= BACKLOG then error(BACKLOG_FULL) end
-  local id = redis.call('XADD', log, 'NOMKSTREAM', wanted or '*', 'k', kind .. agent, 'p', payload)
+  local entry = { 'k', kind .. agent, 'p', payload, keyed and 'i', keyed }
+  local id = redis.call('XADD', log, 'NOMKSTREAM', wanted or '*', unpack(entry))
+  keyed = nil
   if not id then error(UNSEEDED) end
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   ms, seq = tonumber(ms), tonumber(seq)

@@ -21,6 +21,7 @@ from banshee_memory.stamps import to_us
 from banshee_memory.validation import unstorable
 
 T = TypeVar("T")
+_LONGEST_ONCE = 257
 DAY_US = 86_400_000_000
 Member = tuple[UUID, str]
 Row = MessageRow | EventRow | StateRow | MemoryRow | AmendmentRow
@@ -148,6 +149,13 @@ class Load:
         if not kept:
             self.expired.add(entry.id)
         return kept
+
+    def keyed(self) -> Iterator[tuple[Entry, bytes]]:
+        """The entries of calls that brought an idempotency key, each with it."""
+        for entry in self.by_stamp.values():
+            once = entry.once or b""
+            if once[:1].isalpha() and len(once) <= _LONGEST_ONCE:
+                yield entry, once
 
     def add_state(self, agent: UUID, flat: list[bytes] | BansheeError, batch: Batch) -> None:
         """The state of an agent as its hash holds it now, which may be newer than the entry that named it."""

@@ -27,7 +27,7 @@ from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import ShardKeys, shard_keys
 from banshee_memory.records import FlushReport
 from banshee_memory.settings import Settings
-from banshee_memory.stamps import from_us
+from banshee_memory.stamps import from_us, to_us
 from banshee_memory.tiering.drain import Drain
 from banshee_memory.tiering.pace import Meter, enforce_limit
 from banshee_memory.tiering.report import backlog, sight
@@ -207,6 +207,8 @@ class Daemon:
         hours = self._sweep(lambda: self._cold.compact_rollups(now))
         self._cold.sweep_recoveries(_RECOVERIES_KEPT)
         swept = sum(self._sweep_idempotency(shard_keys(shard)) for shard in range(self._settings.shards))
+        oldest = max(int(to_us(now) - self._settings.idempotency_window * 1e6), 0) // 1_000 << 16
+        replies = sum(self._sweep_replies(shard, oldest) for shard in range(self._settings.shards))
         self._log.info(
             "maintained",
             partitions_created=created,
@@ -214,6 +216,7 @@ class Daemon:
             memories_swept=memories,
             rollups_compacted=hours,
             idempotency_keys_swept=swept,
+            idempotency_rows_swept=replies,
         )
 
     def _sweep(self, some: Callable[[], int]) -> int:
@@ -242,6 +245,16 @@ class Daemon:
             self._log.info(
                 "backlog limit loaded", of_a_shard=self._settings.shard_backlog or None, before=before or None
             )
+
+    def _sweep_replies(self, shard: int, before: int) -> int:
+        total = 0
+        while not self._stop.is_set():
+            swept = self._cold.sweep_replies(shard, before)
+            failpoint("sweep.replies_swept")
+            total += swept
+            if swept < SWEPT_AT_ONCE:
+                break
+        return total
 
     def report(self) -> None:
         """Says how much is only in Redis, and how fast that changes."""

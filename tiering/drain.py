@@ -10,13 +10,14 @@ Dying before 3 ends leaves everything as it was; dying before 4 makes the next f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import Batch, Written
 from banshee_memory.cold.drain import Drain as Transaction
+from banshee_memory.cold.staging import ReplyRow
 from banshee_memory.errors import ColdStoreUnavailable, ConfigurationError
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
@@ -126,6 +127,7 @@ class Drain:
                 loads[shard_of(row.agent_id, self._settings.shards)].bury(row, reason)
             for row in written.superseded:
                 loads[shard_of(row.agent_id, self._settings.shards)].supersede(row)
+            transaction.keep_replies(self._replies(loads.values()))
             transaction.advance({shard: load.entries[-1].stamp for shard, load in loads.items() if load.entries})
             failpoint("flush.advanced")
         failpoint("flush.committed")
@@ -164,6 +166,16 @@ class Drain:
             load.add_state(agent, flat, batch)
         for (load, member), raw in zip(members, values, strict=True):
             load.add_memory(member, raw, batch, now_us)
+
+    def _replies(self, loads: Iterable[Load]) -> list[ReplyRow]:
+        """What the calls were answered that brought an idempotency key; not those whose window is over."""
+        keyed = [(load, entry, once) for load in loads for entry, once in load.keyed()]
+        plans = [calls.kept_reply(load.keys, entry.agent.bytes + once) for load, entry, once in keyed]
+        return [
+            ReplyRow(entry.agent, chr(once[0]), once[1:], load.keys.shard, entry.stamp, reply)
+            for (load, entry, once), reply in zip(keyed, ask(self._hot, plans), strict=True)
+            if reply is not None
+        ]
 
     def _entries_a_shard(self, shards: int) -> int:
         return min(max(self._settings.flush_batch // max(shards, 1), 1), _SHARD_ENTRIES)

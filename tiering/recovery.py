@@ -21,6 +21,7 @@ from itertools import islice
 from typing import TypeVar
 
 from banshee_memory.cold.client import ColdStore
+from banshee_memory.cold.drain import Drain as Rows
 from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, greeting
@@ -159,6 +160,8 @@ class _Recovery:
         # Held, so that a flush that read its records from the server before this one is either stored or never will be.
         with self._cold.drain(range(self._settings.shards), wait=self._settings.flush_timeout) as rows:
             stamps = rows.stamps()
+            self._tell_replies(rows)
+            failpoint("recover.replies_told")
             lasts = self._seed(stamps, found.identity)
             failpoint("recover.seeded")
             if found.named is not None or any(lasts.values()) or any(stamps.values()):
@@ -166,6 +169,17 @@ class _Recovery:
         failpoint("recover.recorded")
         self._hot.run(calls.name_server(found.identity))
         failpoint("recover.named")
+
+    def _tell_replies(self, rows: Rows) -> None:
+        """What calls with an idempotency key were answered after this server's last stamp, and within the window."""
+        now_us = self._hot.run(calls.now())
+        oldest = max(int(now_us - self._settings.idempotency_window * 1e6), 0) // 1_000 << 16
+        lasts = ask(self._hot, [calls.reached(keys) for keys in self._shards])
+        for keys, last in zip(self._shards, lasts, strict=True):
+            if last is not None:
+                for page in rows.replies_after(keys.shard, max(last, oldest)):
+                    told = [(row.agent_id.bytes + row.function.encode() + row.key, row.reply) for row in page]
+                    self._hot.run_all([calls.keep_reply(keys, field, reply) for field, reply in told])
 
     def _seed(self, flushed: Mapping[int, int], server: str) -> dict[int, int]:
         """Makes the logs; gives, of those that were not there, the last stamps that the server had itself."""

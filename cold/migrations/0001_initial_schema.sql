@@ -36,6 +36,19 @@ CREATE TABLE forgotten (
     at       timestamptz NOT NULL DEFAULT now()
 );
 
+-- Calls that brought an idempotency key, and what they were answered: what a Redis that lost them is told again.
+CREATE TABLE idempotency (
+    agent_id uuid   NOT NULL,
+    function text   NOT NULL, -- the letter of the Lua function that was called
+    key      bytea  NOT NULL,
+    shard    integer NOT NULL,
+    stamp    bigint NOT NULL, -- of what the call logged
+    reply    bytea  NOT NULL, -- as the shard's `idem` holds it
+    PRIMARY KEY (agent_id, function, key)
+);
+
+CREATE INDEX idempotency_by_stamp ON idempotency (shard, stamp);
+
 -- What befell the stores: a Redis that was not the one that was written to last, with what it may have lost. One row a
 -- server, however many clients met it.
 CREATE TABLE recoveries (

@@ -21,6 +21,7 @@ AGENT = uuid4()
 LATER = NOON + timedelta(days=7)
 PLACE = {"since": NOON, "until": LATER, "stamp": 1, "id": AGENT, "limit": 5}
 MEMORY = {"memory_type": "fact", "key": "k", "now": NOON, "limit": 5, "offset": 0}
+CALLED = {"shard": 0, "stamp": 1, "function": "m", "key": b"key", "limit": 5, "through": 1}
 AMENDMENT = {"agents": [AGENT], "times": [NOON], "ids": [AGENT], "stamps": [1], "contexts": ["{}"]}
 SEARCH = {"language": "english", "query": "fox", "ids": [AGENT], "texts": ["a fox"], "limit": 5}
 LIMITS = {"lock_ms": 1_000, "statement_ms": 1_000, "idle_ms": 1_000}
@@ -47,6 +48,15 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     "shard_stamp": {"shard": 0},
     "limit_transaction": LIMITS,
     **dict.fromkeys(["hold_free_shards", "hold_shards", "advance_shards"], SHARDS),
+    "keep_replies": {
+        "agents": [AGENT],
+        "functions": ["m"],
+        "keys": [b"key"],
+        "shards": [0],
+        "stamps": [1],
+        "replies": [b"reply"],
+    },
+    **dict.fromkeys(["replies_after", "sweep_replies", "erase_replies"], CALLED),
     "keep_recovery": {"server": "a.b", "store": "redis", "behind": 0.5, "said": "another server"},
     "recoveries": {"limit": 5},
     "sweep_recoveries": {"kept": 5},
