@@ -36,13 +36,13 @@ class HotStore:
         self._clock = clock
         self._source = library.source(clock, settings.shard_backlog)
         self._where = where(url)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._waiting_lock = threading.Lock()
         self._pooled: redis.Redis | None = None
         self._waiting: redis.Redis | None = None
         self._rounds = {level: Rounds(partial(self._round, level)) for level in Durability}
         self._offered: set[Durability] = set()
-        self._meeting = threading.Lock()
+        self._meeting = threading.RLock()
         self._meetings = 0
         self._strictly = threading.local()
         self.recovery: Recovers | None = None
