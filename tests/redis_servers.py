@@ -22,7 +22,7 @@ from tests.own_servers import program_of
 class RedisServer:
     """One server with a folder of its own and an append-only file, on a socket and on a port of the loopback."""
 
-    def __init__(self, program: Path, folder: Path, *, appendfsync: str = "everysec") -> None:
+    def __init__(self, program: Path, folder: Path, *, appendfsync: str = "always") -> None:
         self.folder = folder
         self.port = _free_port()
         self._program = program
@@ -110,7 +110,7 @@ class Redises:
         self._servers: list[RedisServer] = []
         self.front = Front(folder / "front")
 
-    def new(self, *, appendfsync: str = "everysec") -> RedisServer:
+    def new(self, *, appendfsync: str = "always") -> RedisServer:
         """A running, empty server."""
         server = RedisServer(self._program, self._folder / str(len(self._servers)), appendfsync=appendfsync)
         self._servers.append(server)
@@ -136,8 +136,6 @@ def redises(like: str) -> Iterator[Redises]:
 
 def copied(server: RedisServer) -> Path:
     """A copy of what it has on disk now."""
-    server.command("CONFIG", "SET", "appendfsync", "always")  # the next event loop writes and syncs all that is waiting
-    server.command("SET", "banshee:test:copied", "1")
     target = server.folder.with_name(f"{server.folder.name}-copy")
     shutil.copytree(server.folder / "appendonlydir", target)
     return target

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
@@ -11,9 +10,7 @@ import msgspec
 import pytest
 
 from banshee_memory import (
-    AsyncMemoryPlugin,
     ColdStoreUnavailable,
-    Durability,
     HotStoreUnavailable,
     MemoryPlugin,
     Settings,
@@ -181,30 +178,3 @@ def test_a_server_that_was_demoted_under_a_client_is_left(
     memory.conversations.save_message(agents[0], "user", "taken")
     texts = [m.content for m in memory.conversations.get_history(agents[0])]
     assert texts == ["first word", "taken"]
-
-
-def test_a_write_that_waits_is_not_confirmed_by_another_server(
-    memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str
-) -> None:
-    """What waits for it to be on disk waits on its own connection: on another there is nothing to wait for."""
-    if not server.command("COMMAND", "INFO", "WAITAOF").get("waitaof"):
-        pytest.skip("this server has no WAITAOF")
-    agent = uuid4()
-    memory.conversations.save_message(agent, "user", "before", durability=Durability.SYNCED)
-
-    def replace(name: str) -> None:
-        if name.startswith("durably."):
-            restart(server)
-
-    async def save() -> None:
-        async with AsyncMemoryPlugin(database, servers.front.url, settings=SETTINGS) as other:
-            await other.conversations.save_message(agent, "user", "unconfirmed", durability=Durability.SYNCED)
-
-    for write in (
-        lambda: memory.conversations.save_message(agent, "user", "unconfirmed", durability=Durability.SYNCED),
-        lambda: asyncio.run(save()),
-    ):
-        with armed(replace), pytest.raises(HotStoreUnavailable):
-            write()
-    memory.conversations.save_message(agent, "user", "after", durability=Durability.SYNCED)
-    assert [m.content for m in memory.conversations.get_history(agent)][-1] == "after"
