@@ -139,6 +139,7 @@ def test_a_forgotten_agents_are_forgotten_too(memory: MemoryPlugin, urls: tuple[
 
 def test_a_key_that_is_none_stops_no_flush(memory: MemoryPlugin) -> None:
     """Somebody else put it into the log."""
+    memory.flush()
     agent = uuid4()
     memory.conversations.save_message(agent, "user", "x", idempotency_key="key")
     hot, _ = memory._open()
