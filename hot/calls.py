@@ -534,7 +534,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """M message, E event, S state, V memory; anything else is poison."""
+        """M message, E event, S state, V memory, A amendment, F somebody forgotten; anything else is poison."""
         return chr(self._value(b"k")[0])
 
     @property

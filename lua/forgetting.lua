@@ -1,11 +1,13 @@
--- Forgetting an agent: what Redis has of it goes at one moment, and the log says which. What is stamped after that moment is
--- of another life and stays. PostgreSQL has the tombstone first (see tiering/forgetting.py); flushes drop what lies below it.
+-- Forgetting an agent: what Redis has of it goes at one moment, and the log says which: an entry 'F' that names nobody. It
+-- stays until it is flushed, so that whoever waits for entries before it that are erased sees the flush come past them. What
+-- is stamped after that moment is of another life and stays. PostgreSQL has the tombstone first (see tiering/forgetting.py); flushes drop what lies below it.
 --
 -- The shard's `forgotten` is a hash, agent to stamp (8 bytes): who read something before that moment is refused when it
 -- brings it back after. An hour later nobody is on the way any more, and the next to be forgotten sweeps it.
 
 local REMEMBERED_MS = 3600000
 local SWEPT = 100
+local NOBODY = ZERO .. ZERO
 
 local function sweep_forgotten(forgotten, now)
   local before = pack_stamp(math.max(math.floor(now / 1000) - REMEMBERED_MS, 0), 0)
@@ -22,7 +24,7 @@ local function last_id(log)
   end
 end
 
--- banshee1_forget: drops an agent, all at once, and says up to which stamp that was. Its entries in the log stay: the caller
+-- banshee1_forget: drops an agent, all at once, and says at which stamp that was. Its entries in the log stay: the caller
 -- erases them (erase_entries), and a flush drops them.
 --   KEYS   state, messages, events, index, log, accesses, wanted, forgotten, then one memory for each member
 --   ARGV   agent (16 bytes), the stamp of its tombstone as an id, members (those of the index, and whatever else is known)
@@ -42,12 +44,9 @@ redis.register_function {
     redis.call('SCARD', accesses)
     redis.call('SCARD', wanted)
     redis.call('HLEN', forgotten)
-    local id, now = last_id(log), now_us()
-    if stamp_after(floor, stamp_in_id(id)) then
-      -- After a failover the log can be behind PostgreSQL: stamps of the new life lie after the tombstone all the same.
-      id = ARGV[2]
-      redis.call('XSETID', log, id)
-    end
+    -- After a failover the log can be behind PostgreSQL: stamps of the new life lie after the tombstone all the same.
+    if stamp_after(floor, stamp_in_id(last_id(log))) then redis.call('XSETID', log, ARGV[2]) end
+    local now = now_us()
     redis.call('HSET', forgotten, agent, floor)
     local dropped = 0
     for i = 3, #ARGV do
@@ -57,11 +56,12 @@ redis.register_function {
     end
     if redis.call('ZCOUNT', index, 0, '+inf') > 0 then return { '', dropped, now } end
     redis.call('UNLINK', index) -- what it says of types, and the leases on them
+    local ms, seq = log_append(log, 'F', NOBODY, '', true)
     dropped = dropped + redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
     redis.call('SREM', wanted, agent)
-    redis.call('HSET', forgotten, agent, stamp_in_id(id))
+    redis.call('HSET', forgotten, agent, pack_stamp(ms, seq))
     sweep_forgotten(forgotten, now)
-    return { id, dropped, now }
+    return { string.format('%.0f-%.0f', ms, seq), dropped, now }
   end,
   flags = { 'allow-oom' },
 }
@@ -144,7 +144,8 @@ local function is_doomed(entry, agent, through)
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
   if fields.a == agent then return not stamp_after(stamp_in(fields.e or ZERO), through) end
-  if string.sub(fields.k or '', 2) ~= agent then return false end
+  local kind = string.sub(fields.k or '', 1, 1)
+  if kind == 'F' or string.sub(fields.k or '', 2) ~= agent then return false end
   local stamp = stamp_in_id(fields.id or entry[1])
   return not stamp or not stamp_after(stamp, through)
 end

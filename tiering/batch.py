@@ -105,6 +105,8 @@ class Load:
                 self.states.add(agent)
             case "V":
                 self.members.add((agent, entry.payload.decode()))
+            case "F":  # the moment at which somebody was forgotten: only its place in the log is of use
+                pass
             case kind:
                 raise wire.Undecodable(f"kind {kind!r} is unknown")
 

@@ -18,10 +18,11 @@ from banshee_memory import BansheeError, ColdStoreUnavailable, Emotion, HotStore
 from banshee_memory.failpoints import armed
 from banshee_memory.hot import calls
 from banshee_memory.hot.calls import Call
-from banshee_memory.tiering import memories
+from banshee_memory.tiering import memories, receipts
 from banshee_memory.tiering.drain import Drain
 from banshee_memory.tiering.forgetting import Forgetting
 from banshee_memory.tiering.residency import Residency
+from banshee_memory.tiering.steps import drive
 from tests.failpoints import failpoints
 from tests.own_servers import CLOCK
 from tests.tiering.lives import HAPPENED, Life, begin, everything
@@ -475,6 +476,18 @@ def test_a_retry_of_the_old_life_is_a_write_of_the_new_one(tiers: Tiers, agent: 
     assert again != first
     assert tiers.conversations.save_message(agent, "user", "once", idempotency_key="one") == again
     assert [m.id for m in tiers.conversations.get_history(agent)] == [again]
+
+
+def test_who_waits_for_what_was_forgotten_sees_it_done(tiers: Tiers, agent: UUID) -> None:
+    """And who waits for another's of the same shard, whose stamps lie before it."""
+    tiers.flush()
+    neighbour = UUID(int=agent.int ^ 1 << 64)
+    tiers.conversations.save_message(neighbour, "user", "before")
+    tiers.conversations.save_message(agent, "user", "forgotten")
+    given = drive(receipts.receipt(tiers.keys(neighbour)), tiers.hot, tiers.cold)
+    forget(tiers, agent)
+    tiers.flush(neighbour)
+    drive(receipts.wait_cold(given, 0), tiers.hot, tiers.cold)
 
 
 def test_a_slow_amendment_brings_no_message_back(tiers: Tiers, intruder: Tiers) -> None:
