@@ -583,23 +583,31 @@ def log_length(keys: ShardKeys) -> Call[int]:
 
 
 class LogSize(NamedTuple):
-    """How full a shard's log is: entries that wait, entries it ever took, at how many it takes no more (0: never)."""
+    """How full a shard's log is: entries that wait, entries it ever took, at how many it takes no more (0: never); the
+    stamp and the bytes of the one that waits longest."""
 
     waiting: int
     added: int
     limit: int
+    oldest: int = 0
+    oldest_bytes: int = 0
 
 
 def log_size(keys: ShardKeys) -> Call[LogSize]:
     """How full a log is, and what went through it."""
-    return _read("backlog", (keys.log,), lambda reply: LogSize(*map(int, reply[:3])))
+    return _read("backlog", (keys.log,), _log_size)
+
+
+def _log_size(reply: Any) -> LogSize:
+    waiting, added, limit, _, oldest, size = reply
+    return LogSize(int(waiting), int(added), int(limit), stamp_of(oldest) if oldest else 0, int(size))
 
 
 def receipt(log: str) -> Call[Receipt]:
     """A receipt for all that this log took so far."""
 
     def decode(reply: Any) -> Receipt:
-        waiting, _, _, last = reply
+        waiting, _, _, last, *_ = reply
         return Receipt(shard_in(log), stamp_of(last) if int(waiting) else 0)
 
     return _read("backlog", (log,), decode)

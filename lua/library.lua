@@ -100,14 +100,17 @@ end
 
 -- banshee1_backlog: how full a log is, and what went through it.
 --   KEYS   log         ARGV  none
---   reply  [entries that wait, entries that it ever took, at how many it takes no more (0: never), its last id]
+--   reply  [entries that wait, entries that it ever took, at how many it takes no more (0: never), its last id, the id of
+--          the entry that waits longest ('' where none does), the bytes of that entry]
 redis.register_function {
   function_name = 'banshee1_backlog',
   callback = function(KEYS)
-    if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0, BACKLOG, '0-0' } end
+    if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0, BACKLOG, '0-0', '', 0 } end
     local flat, info = redis.call('XINFO', 'STREAM', KEYS[1]), {}
     for i = 1, #flat, 2 do info[flat[i]] = flat[i + 1] end
-    return { info['length'], info['entries-added'], BACKLOG, info['last-generated-id'] }
+    local oldest, bytes = info['first-entry'] or { '', {} }, 0
+    for _, text in ipairs(oldest[2]) do bytes = bytes + #text end
+    return { info['length'], info['entries-added'], BACKLOG, info['last-generated-id'], oldest[1], bytes }
   end,
   flags = { 'no-writes', 'allow-oom' },
 }

@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -263,14 +264,16 @@ class Daemon:
 
     def observe_redis(self) -> None:
         """Looks at Redis. One that is away is what is seen, and no failing of the job; the others tell the log."""
+        if self._watch.is_dear():
+            return
         redis = self._watch.stores["redis"]
+        began = time.monotonic()
         try:
             seen = sight(self._settings, self._hot)
         except BansheeError as exc:
             redis.failed(exc)
         else:
-            self._watch.hot = seen
-            redis.answered(seen.latency)
+            self._watch.saw(seen, time.monotonic() - began)
 
     def observe_postgres(self) -> None:
         """Looks at PostgreSQL, and whether its schema is still this version's."""

@@ -18,7 +18,7 @@ from banshee_memory.settings import Settings
 from banshee_memory.stamps import stamp_us
 from banshee_memory.tiering import pace
 from banshee_memory.tiering.residency import Counters
-from banshee_memory.tiering.shards import ask, with_logs
+from banshee_memory.tiering.shards import ask
 from banshee_memory.tiering.watch import HotSight
 
 _SAMPLE = 1_000
@@ -102,19 +102,16 @@ def stats(settings: Settings, hot: HotStore, cold: ColdStore, counters: Counters
 
 def backlog(settings: Settings, hot: HotStore) -> Backlog:
     """What is only in Redis. Bytes are estimated from the entry that waits longest in each shard."""
-    shards = with_logs(hot, range(settings.shards))
-    sizes = pace.sizes(settings, hot)
-    heads = ask(hot, [calls.log_head(keys, 1, 1) for keys in shards])
-    waiting = [(size.waiting, head[0]) for size, head in zip(sizes, heads, strict=True) if size and head]
+    sizes = [size for size in pace.sizes(settings, hot) if size]
+    waiting = [size for size in sizes if size.waiting]
     now_us = hot.run(calls.now())
-    oldest = min((stamp_us(entry.stamp) for _, entry in waiting), default=None)
-    limits = {size.limit for size in sizes if size}
+    oldest = min((stamp_us(size.oldest) for size in waiting), default=None)
     return Backlog(
-        records=sum(count for count, _ in waiting),
-        bytes=sum(count * (entry.size + _ENTRY_OVERHEAD) for count, entry in waiting),
+        records=sum(size.waiting for size in waiting),
+        bytes=sum(size.waiting * (size.oldest_bytes + _ENTRY_OVERHEAD) for size in waiting),
         oldest_age=None if oldest is None else max(now_us - oldest, 0) / 1e6,
-        limit=max(limits, default=0) * settings.shards or None,
-        fullest=max((size.waiting / size.limit for size in sizes if size and size.limit), default=0.0),
+        limit=max((size.limit for size in sizes), default=0) * settings.shards or None,
+        fullest=max((size.waiting / size.limit for size in sizes if size.limit), default=0.0),
         pace=pace.noted(hot, now_us),
     )
 

@@ -6,6 +6,7 @@ job that asks it, and is told of by all the others.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,8 @@ from banshee_memory.settings import Settings
 OBSERVE_EVERY = 2.0
 """Seconds between two looks at each store."""
 _LONGEST_WAIT = 30.0
+_SHARE = 0.05
+_LONGEST_BLINK = 10.0
 _SLACK = 30.0
 _KINDS = ("messages", "events", "states", "memories")
 Clock = Callable[[], float]
@@ -168,11 +171,23 @@ class Watch:
         self.store_patience = 3 * OBSERVE_EVERY + settings.connect_timeout + settings.call_timeout
         self._job_patience = 2 * settings.flush_timeout + _SLACK
         self._clock = clock
+        self._look_again_at = -math.inf
 
     def job(self, name: str, every: float) -> JobWatch:
         """Watches over another job."""
         patience = max(self._job_patience, every / 4)  # what is done once an hour may take its time
         return self.jobs.setdefault(name, JobWatch(name, every, patience, self._clock))
+
+    def saw(self, sight: HotSight, seconds: float) -> None:
+        """What Redis looked like, and how long the look took. One at many large records takes long, and Redis does
+        little else meanwhile: the next waits until it takes a twentieth of the time, though ten seconds at most."""
+        self.hot = sight
+        self.stores["redis"].answered(sight.latency)
+        self._look_again_at = self._clock() + min(seconds / _SHARE, _LONGEST_BLINK)
+
+    def is_dear(self) -> bool:
+        """Whether it is too soon for another look at Redis."""
+        return self._clock() < self._look_again_at
 
     def carried(self, report: FlushReport, held: int, waiting: int) -> None:
         """A flush ended that held so many of the shards that waited."""

@@ -21,9 +21,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 
-from banshee_memory import ColdStoreUnavailable, ConfigurationError, FlushReport, MemoryPlugin, NewMessage, Settings
+from banshee_memory import (
+    Backlog,
+    ColdStoreUnavailable,
+    ConfigurationError,
+    FlushReport,
+    MemoryPlugin,
+    NewMessage,
+    Settings,
+)
 from banshee_memory.tiering.endpoints import address_of, listening
-from banshee_memory.tiering.watch import OBSERVE_EVERY, JobWatch, Watch
+from banshee_memory.tiering.watch import OBSERVE_EVERY, HotSight, JobWatch, Watch
 from tests.banshee import ran, started
 from tests.own_servers import own_database, own_redis
 
@@ -359,6 +367,19 @@ def test_an_answer_that_is_old_is_none(clock: Clock) -> None:
     clock.now += 1
     assert watch.readiness().reasons == tuple(f"{name}: was last heard of 17 s ago" for name in watch.stores)
     assert watch.store_patience > 2 * OBSERVE_EVERY
+
+
+def test_a_look_at_redis_that_takes_long_is_rare(clock: Clock) -> None:
+    watch = Watch(SETTINGS, clock)
+    backlog = Backlog(records=0, bytes=0, oldest_age=None)
+    seen = HotSight(latency=0.0, backlog=backlog, dead_letters=0, used_memory=0, max_memory=0, evicted_keys=0)
+    for seconds, wait in ((0.001, 0.02), (0.3, 6), (60, 10)):
+        assert not watch.is_dear()
+        watch.saw(seen, seconds)
+        clock.now += wait - 0.01
+        assert watch.is_dear()
+        clock.now += 0.02
+    assert watch.readiness().body["stores"]["redis"]["problem"] is None
 
 
 def test_a_broken_job_is_told_over_http(clock: Clock) -> None:
