@@ -164,6 +164,7 @@ def test_a_key_is_forgotten_after_the_window(timed: Tiers, timed_memory: MemoryP
         state = timed_memory.emotions.update_emotions(agent, {Emotion.LOVE: 0.25}, idempotency_key="k")
         return state.emotions[Emotion.LOVE]
 
+    swept_at(now + 3 * window)  # what others left in the shard
     swept_at(now)
     timed_memory.emotions.set_temperament(agent, decay_rates={Emotion.LOVE: 0.0})
     assert (add(), add()) == (0.25, 0.25)

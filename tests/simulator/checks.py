@@ -31,7 +31,8 @@ class _CleanKeys:
     def __init__(self, world: World, life: Life) -> None:
         self._redis = world.servers.redis.client
         self._life = life
-        self._now = world.now
+        # What was over once, by a clock that stepped back since, need not be named.
+        self._now = world.latest
         self._cold = world.cold
         self._keys = agent_keys(life.id, world.settings.shards)
 

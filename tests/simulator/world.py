@@ -158,7 +158,7 @@ class World:
         self.trace: list[str] = []
         self.troubles = 0
         """Counts what excuses an error: cut connections, servers that are away or full, keys that Redis let go of."""
-        self.now = self._latest = to_us(datetime.now(UTC) - BEGINNING)
+        self.now = self.latest = to_us(datetime.now(UTC) - BEGINNING)
         self._operations = Operations(settings)
         self.deeds = Deeds(self._operations, self.random, lambda: self.now)
         # Agents of their own for every seed, and as many on each shard.
@@ -302,8 +302,8 @@ class World:
         by = self.random.choice((1_000, 700_000, 2_000_000, 61_000_000, 3_700_000_000, -500_000, -5_000_000))
         self.now += by
         for life in self.lives:
-            life.doubt(self._latest, self.now)
-        self._latest = max(self._latest, self.now)
+            life.doubt(self.latest, self.now)
+        self.latest = max(self.latest, self.now)
         self._set_clock()
         self.tell(f"the clock moves by {by} us")
 
