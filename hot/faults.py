@@ -28,6 +28,10 @@ class ServerChangedError(HotStoreUnavailable):
     """The connection leads to a server that is not the one that was written to last; nothing was sent on it."""
 
 
+class SlotMigratingError(HotStoreUnavailable):
+    """The keys of the call are on two nodes at the moment. Nothing was done, and soon it will be: see `steps.drive`."""
+
+
 class ForeignKeyError(ConfigurationError):
     """A key of ours holds another type: one key, not the server, is at fault, so the flush can leave it out."""
 
@@ -87,9 +91,22 @@ def fault(exc: redis.RedisError, where: str) -> BansheeError:
             f"Redis at {where} cannot write to its disk and takes reads only; nothing was written: {text}. "
             "Is there room on its disk?"
         )
+    if isinstance(exc, (redis.exceptions.TryAgainError, redis.exceptions.AskError)):  # MovedError is one
+        return _elsewhere(exc, where)
     if isinstance(exc, (redis.ConnectionError, redis.TimeoutError)):
         return HotStoreUnavailable(f"Redis at {where} does not answer: {text or type(exc).__name__}. Is it running?")
     return _refusal(text, where)
+
+
+def _elsewhere(exc: redis.RedisError, where: str) -> BansheeError:
+    import redis
+
+    if isinstance(exc, redis.exceptions.TryAgainError):
+        return SlotMigratingError(f"Redis at {where} moves the keys of this call to another node; nothing was done.")
+    return HotStoreUnavailable(
+        f"Redis at {where} is a node of a cluster, and the keys of this call are on another ({exc}). "
+        "Set REDIS_URL to something that finds the node of each key."
+    )
 
 
 def _refusal(text: str, where: str) -> BansheeError:

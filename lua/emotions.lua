@@ -173,7 +173,7 @@ redis.register_function {
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
     if not at then return invalid('time: not microseconds since 1970') end
     if #ARGV % 2 == 1 then return invalid('fields: a name without a value') end
-    local _, fields = fields_of(KEYS[1])
+    local flat, fields = fields_of(KEYS[1])
     local resident, must_be = is_resident(fields), false
     local set, named, own = {}, {}, own_clock(fields, math.min(at, now))
     for i = 3, #ARGV, 2 do
@@ -201,8 +201,14 @@ redis.register_function {
     end
     if not resident or fields.blind then set[#set + 1], set[#set + 2] = 'blind', '1' end
     local ms, seq = log_append(KEYS[2], 'S', ARGV[1], '')
-    redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[1], 'meta', pack_stamp(ms, seq) .. struct.pack('>d', now), unpack(set))
+    -- Not by DEL before it: while its slot migrates, a key that is gone cannot be made again.
+    local stays = { meta = true }
+    for i = 1, #set, 2 do stays[set[i]] = true end
+    for i = 1, #flat, 2 do
+      if not stays[flat[i]] then redis.call('HDEL', KEYS[1], flat[i]) end
+    end
+    redis.call('PERSIST', KEYS[1])
     return string.format('%.0f-%.0f', ms, seq)
   end,
 }
@@ -286,8 +292,8 @@ redis.register_function {
         set[#set + 1], set[#set + 2] = ARGV[i] .. '/rate', struct.pack('>d', tonumber(ARGV[i + 1]))
       end
     end
-    redis.call('HDEL', KEYS[1], unpack(gone))
     redis.call('HSET', KEYS[1], unpack(set))
+    redis.call('HDEL', KEYS[1], unpack(gone))
     redis.call('PERSIST', KEYS[1])
     local reply = redis.call('HGETALL', KEYS[1])
     table.insert(reply, 1, now)

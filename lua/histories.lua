@@ -281,11 +281,13 @@ redis.register_function {
       header.from_us, header.from_stamp = from_us, ARGV[4]
     end
     header.trims = header.trims + 1
-    redis.call('DEL', list)
+    -- Behind the old ones, which then go: while its slot migrates, a key that is gone cannot be made again.
+    local length = redis.call('LLEN', list)
     redis.call('RPUSH', list, pack_header(header))
     for first = 1, #elements, CHUNK do
       redis.call('RPUSH', list, unpack(elements, first, math.min(first + CHUNK - 1, #elements)))
     end
+    redis.call('LTRIM', list, length, -1)
     if clean then redis.call('PEXPIRE', list, ARGV[2]) end
     return OK
   end,

@@ -43,8 +43,8 @@ redis.register_function {
     if not is_ttl(ARGV[2]) then return invalid('ttl: not milliseconds') end
     if #ARGV < 4 or #ARGV % 2 == 1 then return invalid('fields: a name without a value') end
     if redis.call('HGET', KEYS[1], 'lease') ~= ARGV[1] then return REFUSED end
-    redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+    redis.call('HDEL', KEYS[1], 'lease')
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
     return OK
   end,

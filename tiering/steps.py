@@ -16,6 +16,7 @@ from banshee_memory.cold.reads import Query
 from banshee_memory.errors import BansheeError
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot.calls import Call
+from banshee_memory.hot.faults import SlotMigratingError
 from banshee_memory.settings import Durability
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from banshee_memory.hot.client import HotStore
 
 T = TypeVar("T")
+
+
+_MIGRATION = tuple(0.01 * 2**n for n in range(8))
+"""The pauses, in seconds, in which a call waits for the keys of a migrating slot to be on one node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,9 @@ def drive(steps: Steps[T], hot: HotStore, cold: ColdStore) -> T:
         while True:
             try:
                 result = _do(step, hot, cold)
+            except SlotMigratingError as exc:
+                answer = _done_later(step, hot, cold, exc)
+                step = steps.throw(answer) if isinstance(answer, BansheeError) else steps.send(answer)
             except BansheeError as exc:
                 step = steps.throw(exc)
             else:
@@ -90,6 +98,19 @@ def _do(step: Step, hot: HotStore, cold: ColdStore) -> Any:
     if isinstance(step, Pause):
         return time.sleep(step.seconds)
     return hot.run_all(step)
+
+
+def _done_later(step: Step, hot: HotStore, cold: ColdStore, refusal: BansheeError) -> Any:
+    """What a step gives once its slot is where it goes to, or why it gives nothing."""
+    for seconds in _MIGRATION:
+        _do(Pause(seconds), hot, cold)
+        try:
+            return _do(step, hot, cold)
+        except SlotMigratingError as exc:
+            refusal = exc
+        except BansheeError as exc:
+            return exc
+    return refusal
 
 
 def drive_together(many: Sequence[Steps[Any]], hot: HotStore, cold: ColdStore) -> list[Any]:
@@ -174,12 +195,27 @@ async def adrive(steps: Steps[T], hot: AsyncHotStore, cold: AsyncColdStore) -> T
         while True:
             try:
                 result = await _ado(step, hot, cold)
+            except SlotMigratingError as exc:
+                answer = await _adone_later(step, hot, cold, exc)
+                step = steps.throw(answer) if isinstance(answer, BansheeError) else steps.send(answer)
             except BansheeError as exc:
                 step = steps.throw(exc)
             else:
                 step = steps.send(result)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+
+
+async def _adone_later(step: Step, hot: AsyncHotStore, cold: AsyncColdStore, refusal: BansheeError) -> Any:
+    for seconds in _MIGRATION:
+        await _ado(Pause(seconds), hot, cold)
+        try:
+            return await _ado(step, hot, cold)
+        except SlotMigratingError as exc:
+            refusal = exc
+        except BansheeError as exc:
+            return exc
+    return refusal
 
 
 async def _ado(step: Step, hot: AsyncHotStore, cold: AsyncColdStore) -> Any:
