@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.conninfo import make_conninfo
 
-from banshee_memory import Backlog, ColdStoreUnavailable, MemoryPlugin, NewMessage, Pace, Settings
+from banshee_memory import Backlog, ColdStoreUnavailable, ConfigurationError, MemoryPlugin, NewMessage, Pace, Settings
 from banshee_memory.cli import main
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.stamps import EPOCH
@@ -164,12 +164,17 @@ def test_a_client_that_never_flushes_needs_select_alone(urls: tuple[str, str], r
         MemoryPlugin(url, urls[0], settings=SETTINGS) as memory,
         redis.Redis.from_url(urls[0]) as server,
     ):
+        daemon.flush()
         memory.conversations.save_message(agent, "user", "hello")
         memory.memories.store_memory(agent, "fact", "x", 1)
         daemon.evict(agent)
         assert [m.content for m in memory.conversations.get_history(agent)] == ["hello"]
         assert memory.memories.retrieve_memory(agent, "fact", "x") == 1
         server.delete(*server.keys("banshee:*"))
+        with pytest.raises(ConfigurationError, match="Grant it"):
+            memory.conversations.save_message(agent, "user", "who recovers it needs more")
+        daemon.close()
+        daemon.flush()  # whoever connects recovers it
         memory.conversations.save_message(agent, "user", "after a loss")
         assert len(memory.conversations.get_history(agent)) == 2
 
@@ -199,4 +204,5 @@ def test_the_user_of_redis_may_do_what_it_must(redis_url: str, database_url: str
             assert [m.content for m in memory.conversations.get_history(agent)] == ["hello"]
             assert memory.health_check().problems == ()
             assert memory.forget(agent).left == 0
+            memory.flush()
             assert memory.stats().backlog.records == 0
