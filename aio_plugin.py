@@ -200,7 +200,7 @@ class AsyncMemoryPlugin:
 
         It waits for whoever flushes, a daemon or a `flush()`, and does not flush itself. A store that is away may come
         back within `timeout` seconds (None: `Settings.flush_timeout`); after that DurabilityUnavailable, with the
-        receipt to wait again. It cannot tell what a crash of Redis or a failover lost: `banshee doctor` tells of that.
+        receipt to wait again; at once where Redis was replaced since, as it cannot tell whether the write was lost.
         """
         await self._run(self._operations.wait_cold(receipt, timeout))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 import msgspec
@@ -23,6 +23,7 @@ from banshee_memory.errors import (
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.feed import Subscription
+from banshee_memory.hot.greeting import taken_by_another
 from banshee_memory.hot.keys import AgentKeys, shard_keys
 from banshee_memory.records import (
     MEMORY_TYPES,
@@ -79,18 +80,27 @@ def not_cold(result: object, receipt: Receipt, exc: BansheeError) -> DurabilityU
     )
 
 
-Carried = BansheeError | set[int]
-"""What a flush for waiting writers came to: why it failed, or the shards of which nothing can be carried."""
+class Flushed(NamedTuple):
+    """What a flush for waiting writers came to: the shards of which nothing can be carried, and from which server."""
+
+    left_out: set[int]
+    server: str
+
+
+Carried = BansheeError | Flushed
+"""That, or why it failed."""
 
 
 def check_carried(result: object, receipt: Receipt, outcome: Carried | None) -> None:
     """Raises what there is to say to a writer that waited for it. None: the flush was interrupted."""
-    if isinstance(outcome, set) and receipt.shard in outcome:
+    if isinstance(outcome, Flushed) and receipt.shard in outcome.left_out:
         outcome = ConfigurationError(f"Nothing of shard {receipt.shard} can be carried: `banshee doctor` says why.")
     if outcome is None:
         outcome = ColdStoreUnavailable("The flush was interrupted.")
     if isinstance(outcome, BansheeError):
         raise not_cold(result, receipt, outcome) from outcome
+    if receipt.stamp and receipt.server != outcome.server:
+        raise taken_by_another(result, receipt)
 
 
 def _nonce(keys: AgentKeys, once: str | None, index: int = 0) -> bytes:

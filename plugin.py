@@ -14,9 +14,10 @@ from banshee_memory.connections import Connections
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
+from banshee_memory.hot import calls
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.rounds import Rounds
-from banshee_memory.operations import Carried, Operation, Operations, check_carried
+from banshee_memory.operations import Carried, Flushed, Operation, Operations, check_carried
 from banshee_memory.records import (
     ConversationMessage,
     EmotionalEvent,
@@ -202,7 +203,7 @@ class MemoryPlugin:
 
         It waits for whoever flushes, a daemon or a `flush()`, and does not flush itself. A store that is away may come
         back within `timeout` seconds (None: `Settings.flush_timeout`); after that DurabilityUnavailable, with the
-        receipt to wait again. It cannot tell what a crash of Redis or a failover lost: `banshee doctor` tells of that.
+        receipt to wait again; at once where Redis was replaced since, as it cannot tell whether the write was lost.
         """
         self._run(self._operations.wait_cold(receipt, timeout))
 
@@ -307,7 +308,8 @@ class MemoryPlugin:
     def _carry(self, shards: frozenset[int]) -> Carried:
         """A flush for all that wrote to these shards and wait for PostgreSQL."""
         try:
-            return self._drain().flush_shards(sorted(shards))[1]
+            _, left_out = self._drain().flush_shards(sorted(shards))
+            return Flushed(left_out, self._open()[0].run(calls.named_server()))
         except BansheeError as exc:
             return exc
 

@@ -26,6 +26,8 @@ class Receipt(msgspec.Struct, frozen=True):
 
     shard: int
     stamp: int
+    server: str = ""
+    """Which Redis took it: what another one comes to hold does not speak for it."""
 
 
 _VERSION_7 = 0x7 << 76

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
@@ -78,12 +78,14 @@ class AsyncHotStore:
         result, receipt = await self.run_all([call, calls.receipt_beside(call)])
         if result is not calls.MISS:
             outcome = await self._rounds[level].wait(receipt.shard)
-            if outcome is not True:
+            if isinstance(outcome, BansheeError):
                 raise greeting.unconfirmed(level, self._settings, result, receipt) from outcome
+            if outcome != receipt.server:
+                raise greeting.taken_by_another(result, receipt)
         return result  # type: ignore[no-any-return]
 
-    async def _round(self, level: Durability, _shards: frozenset[int]) -> Literal[True] | BansheeError:
-        """Whether all that was written before this is as safe as that; else why it is not known.
+    async def _round(self, level: Durability, _shards: frozenset[int]) -> str | BansheeError:
+        """The server on which all that was written before this is as safe as that; else why it is not known.
 
         WAITAOF and WAIT speak of the writes of their own connection and hold it up, so it does nothing else.
         """
@@ -91,11 +93,12 @@ class AsyncHotStore:
             async with self._waiting_lock:
                 client = self._waiting = self._waiting or self._connect(single_connection_client=True)
                 await self._send(client, calls.barrier())
+                server = calls.named_server().decode(await self._asked(client, *calls.named_server().command))
                 reply = await self._asked(client, *greeting.waiting(level, self._settings))
         except BansheeError as exc:
             return exc
         if greeting.confirmed(level, self._settings, reply):
-            return True
+            return server
         return HotStoreUnavailable(f"Redis at {self._where} answered {reply} when the time was up")
 
     async def info(self) -> dict[str, str]:

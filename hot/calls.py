@@ -16,7 +16,7 @@ import msgspec
 
 from banshee_memory.emotions import Emotion, EmotionalState, StoredState
 from banshee_memory.hot import wire
-from banshee_memory.hot.keys import BARRIER, STORE, AgentKeys, ShardKeys, member_of, shard_in
+from banshee_memory.hot.keys import BARRIER, STORE, AgentKeys, ShardKeys, member_of, shard_in, shard_keys
 from banshee_memory.records import Pace, StoredMemory
 from banshee_memory.stamps import Receipt, entry_id_of, stamp_of, to_us
 
@@ -130,6 +130,11 @@ def recovered(keys: ShardKeys, server: str) -> Call[bool]:
 def which_server() -> list[Call[Any]]:
     """What tells servers apart; read by `incarnation.incarnation_of`."""
     return [Call(question, _same) for question in QUESTIONS]
+
+
+def named_server() -> Call[str]:
+    """The server that is written to."""
+    return Call(("HGET", STORE, "server"), lambda reply: "" if reply is None else reply.decode(errors="replace"))
 
 
 def name_server(server: str) -> Call[int]:
@@ -607,10 +612,10 @@ def receipt(log: str) -> Call[Receipt]:
     """A receipt for all that this log took so far."""
 
     def decode(reply: Any) -> Receipt:
-        waiting, _, _, last, *_ = reply
-        return Receipt(shard_in(log), stamp_of(last) if int(waiting) else 0)
+        waiting, _, _, last, *_, server = reply
+        return Receipt(shard_in(log), stamp_of(last) if int(waiting) else 0, server.decode(errors="replace"))
 
-    return _read("backlog", (log,), decode)
+    return _read("backlog", (log, shard_keys(shard_in(log)).stats), decode)
 
 
 def receipt_beside(call: Call[Any]) -> Call[Receipt]:

@@ -67,6 +67,17 @@ def confirmed(level: Durability, settings: Settings, reply: Any) -> bool:
     return int(reply) >= settings.replicas
 
 
+def taken_by_another(result: object, receipt: Receipt) -> DurabilityUnavailable:
+    """The error of a write after which Redis was replaced by another server, which need not have it."""
+    return DurabilityUnavailable(
+        "Redis was replaced by another server after it took the write, so the write may be lost. `banshee stats` tells "
+        "what is known of that; a retry with its idempotency key is safe.",
+        applied=True,
+        result=result,
+        receipt=receipt,
+    )
+
+
 def unconfirmed(level: Durability, settings: Settings, result: object, receipt: Receipt) -> DurabilityUnavailable:
     """The error of a write that is applied and not confirmed in time."""
     return DurabilityUnavailable(

@@ -64,13 +64,14 @@ local function shed_history(list, log, birth, kept)
     local readable, id = pcall(id_in, element)
     if is_in(log, element) or (readable and id and kept['\0' .. id]) then left[#left + 1] = element end
   end
-  redis.call('DEL', list)
-  if #left == 0 then return end
+  if #left == 0 then return redis.call('DEL', list) end
+  local before = redis.call('LLEN', list)
   header.from_us, header.from_stamp, header.birth, header.trims = NEVER, ZERO, birth, header.trims + 1
   redis.call('RPUSH', list, pack_header(header))
   for first = 1, #left, CHUNK do
     redis.call('RPUSH', list, unpack(left, first, math.min(first + CHUNK - 1, #left)))
   end
+  redis.call('LTRIM', list, before, -1)
 end
 
 -- What the index says of whole types, and the leases on that, may be stale. The names stay: what of them has no value is

@@ -99,18 +99,20 @@ local function log_append(log, kind, agent, payload, passes, wanted)
 end
 
 -- banshee1_backlog: how full a log is, and what went through it.
---   KEYS   log         ARGV  none
+--   KEYS   log, stats (or only log)        ARGV  none
 --   reply  [entries that wait, entries that it ever took, at how many it takes no more (0: never), its last id, the id of
---          the entry that waits longest ('' where none does), the bytes of that entry]
+--          the entry that waits longest ('' where none does), the bytes of that entry, the server for which the shard was recovered last ('': none, or
+--          not asked)]
 redis.register_function {
   function_name = 'banshee1_backlog',
   callback = function(KEYS)
-    if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0, BACKLOG, '0-0', '', 0 } end
+    local server = KEYS[2] and redis.call('HGET', KEYS[2], 'server') or ''
+    if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0, BACKLOG, '0-0', '', 0, server } end
     local flat, info = redis.call('XINFO', 'STREAM', KEYS[1]), {}
     for i = 1, #flat, 2 do info[flat[i]] = flat[i + 1] end
     local oldest, bytes = info['first-entry'] or { '', {} }, 0
     for _, text in ipairs(oldest[2]) do bytes = bytes + #text end
-    return { info['length'], info['entries-added'], BACKLOG, info['last-generated-id'], oldest[1], bytes }
+    return { info['length'], info['entries-added'], BACKLOG, info['last-generated-id'], oldest[1], bytes, server }
   end,
   flags = { 'no-writes', 'allow-oom' },
 }

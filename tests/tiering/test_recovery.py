@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 
 from banshee_memory import (
+    AsyncMemoryPlugin,
     ColdStoreUnavailable,
+    Durability,
+    DurabilityUnavailable,
     HotStoreUnavailable,
     MemoryPlugin,
     Settings,
@@ -178,3 +183,57 @@ def test_a_server_that_was_demoted_under_a_client_is_left(
     memory.conversations.save_message(agents[0], "user", "taken")
     texts = [m.content for m in memory.conversations.get_history(agents[0])]
     assert texts == ["first word", "taken"]
+
+
+LEVELS = [Durability.SYNCED, Durability.COLD]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_write_is_not_confirmed_by_another_server(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str, level: Durability
+) -> None:
+    """What another server comes to hold, on its disk or in PostgreSQL, does not speak for what this one took."""
+    if level is Durability.SYNCED and not server.command("COMMAND", "INFO", "WAITAOF").get("waitaof"):
+        pytest.skip("this server has no WAITAOF")
+    agent = uuid4()
+    memory.conversations.save_message(agent, "user", "before", durability=level)
+    rounds: Any = memory._open()[0]._rounds[level] if level is Durability.SYNCED else memory._rounds
+    work = rounds._work
+    memory._open()[0]._waiting = None  # a connection that waits is opened when it is first needed
+
+    def replaced_first(shards: frozenset[int]) -> Any:
+        server.kill()
+        servers.front.lead_to(servers.new())
+        return work(shards)
+
+    rounds._work = replaced_first
+    with pytest.raises(DurabilityUnavailable, match="replaced by another server") as unconfirmed:
+        memory.conversations.save_message(agent, "user", "lost", durability=level)
+    rounds._work = work
+    assert unconfirmed.value.receipt is not None
+    memory.conversations.save_message(agent, "user", "after", durability=level)
+    with pytest.raises(DurabilityUnavailable, match="replaced by another server"):
+        memory.wait_cold(unconfirmed.value.receipt)
+    texts = [m.content for m in memory.conversations.get_history(agent)]
+    assert texts == (["before", "after"] if level is Durability.COLD else ["after"])
+
+
+def test_a_task_is_not_confirmed_by_another_server(servers: Redises, server: RedisServer, database: str) -> None:
+    if not server.command("COMMAND", "INFO", "WAITAOF").get("waitaof"):
+        pytest.skip("this server has no WAITAOF")
+    agent = uuid4()
+
+    async def save() -> None:
+        async with AsyncMemoryPlugin(database, servers.front.url, settings=SETTINGS) as memory:
+            await memory.conversations.save_message(agent, "user", "before", durability=Durability.SYNCED)
+            hot, _ = await memory._open()
+
+            async def replaced_first(shards: frozenset[int]) -> Any:
+                await asyncio.to_thread(restart, server)
+                return await hot._round(Durability.SYNCED, shards)
+
+            hot._rounds[Durability.SYNCED]._work = replaced_first
+            with pytest.raises(DurabilityUnavailable):
+                await memory.conversations.save_message(agent, "user", "unconfirmed", durability=Durability.SYNCED)
+
+    asyncio.run(save())
