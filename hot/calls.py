@@ -604,7 +604,7 @@ def log_size(keys: ShardKeys) -> Call[LogSize]:
 
 
 def _log_size(reply: Any) -> LogSize:
-    waiting, added, limit, _, oldest, size = reply
+    waiting, added, limit, _, oldest, size, _ = reply
     return LogSize(int(waiting), int(added), int(limit), stamp_of(oldest) if oldest else 0, int(size))
 
 
