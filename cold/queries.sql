@@ -10,12 +10,14 @@ FROM emotional_states
 WHERE agent_id = %(agent)s;
 
 -- name: message_page
--- The newest messages of an agent before a place in its history, newest first.
+-- The newest messages of an agent before a place in its history, newest first. What the agent's row knows of its first and
+-- last message spares all other partitions a look.
 SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
-  AND created_at BETWEEN %(since)s AND %(until)s
+  AND created_at BETWEEN greatest(%(since)s, (SELECT first_message FROM agents WHERE agent_id = %(agent)s))
+                     AND least(%(until)s, (SELECT last_message FROM agents WHERE agent_id = %(agent)s))
   AND (created_at, stamp) < (%(until)s, %(stamp)s)
 ORDER BY created_at DESC, stamp DESC, id DESC
 LIMIT %(limit)s;
@@ -485,9 +487,9 @@ SELECT banshee_drop_partition(%(parent)s, %(cutoff)s);
 WITH left_behind AS (
     DELETE FROM emotional_rollups AS rolled
     USING forgotten AS buried
-    WHERE rolled.agent_id = buried.agent_id AND rolled.stamp <= buried.stamp
-), due AS (
-    SELECT agent_id, at
+    WHERE rolled.agent_id = buried.agent_id AND rolled.stamp <= buried.stamp AND buried.at > now() - interval '7 days'
+), due AS MATERIALIZED (
+    SELECT ctid AS row_at
     FROM emotional_rollups
     WHERE hours = 1 AND at < %(before)s
     ORDER BY at
@@ -495,10 +497,8 @@ WITH left_behind AS (
     FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM emotional_rollups AS rolled
-    USING due
-    WHERE rolled.agent_id = due.agent_id AND rolled.at = due.at AND rolled.hours = 1
-      AND NOT EXISTS (SELECT FROM forgotten AS buried
-                      WHERE buried.agent_id = rolled.agent_id AND rolled.stamp <= buried.stamp)
+    WHERE ctid = ANY (ARRAY(SELECT row_at FROM due))
+      AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = rolled.agent_id), -1)
     RETURNING rolled.*
 ), highest AS (
     SELECT agent_id, date_trunc('day', at, 'UTC') AS day, felt.key, max(felt.value::double precision) AS value
@@ -759,24 +759,24 @@ WHERE said.amended > amended.stamp;
 
 -- name: sweep_memories
 -- Memories that expired become tombstones, and tombstones whose days are over go; returns how many of both, some at a time.
--- What another transaction is at is left to the next sweep.
-WITH due AS (
-    SELECT agent_id, memory_type, key, deleted
+-- What another transaction is at is left to the next sweep. They are found again by where they lie: a join would read all,
+-- since what a limit will be is not known when it is planned.
+WITH due AS MATERIALIZED (
+    SELECT tableoid AS part, ctid AS row_at, deleted
     FROM memory_records
     WHERE expires_at <= %(now)s
     ORDER BY expires_at
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ), buried AS (
-    UPDATE memory_records AS expired
+    UPDATE memory_records
     SET data = NULL, tags = '{}', deleted = true, updated_at = %(now)s, expires_at = %(now)s + interval '7 days'
-    FROM due
-    WHERE NOT due.deleted
-      AND (expired.agent_id, expired.memory_type, expired.key) = (due.agent_id, due.memory_type, due.key)
+    WHERE ctid = ANY (ARRAY(SELECT row_at FROM due WHERE NOT deleted))
+      AND (tableoid, ctid) IN (SELECT part, row_at FROM due WHERE NOT deleted)
 ), gone AS (
-    DELETE FROM memory_records AS old
-    USING due
-    WHERE due.deleted AND (old.agent_id, old.memory_type, old.key) = (due.agent_id, due.memory_type, due.key)
+    DELETE FROM memory_records
+    WHERE ctid = ANY (ARRAY(SELECT row_at FROM due WHERE deleted))
+      AND (tableoid, ctid) IN (SELECT part, row_at FROM due WHERE deleted)
 )
 SELECT count(*) FROM due;
 

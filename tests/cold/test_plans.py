@@ -1,0 +1,187 @@
+"""What every statement costs: by which index it finds what it looks for, and in how many partitions it looks.
+
+The plans are generic ones, as clients use them, over a database with a crowd in it. A statement without a line here
+fails.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Literal
+
+from banshee_memory.cold.migrate import migrate
+from banshee_memory.cold.queries import STATEMENTS
+from banshee_memory.cold.session import connection_arguments
+from banshee_memory.settings import Settings
+from banshee_memory.stamps import EPOCH
+from tests.cold.crowd import END, agent, fill
+from tests.own_servers import empty_database
+
+AGENT = agent(7)
+NO_ID = UUID(int=0)
+DAY = timedelta(days=1)
+_STAGING = ("create_staged_messages", "create_staged_events", "create_staged_states", "create_staged_memories")
+SIZES = {"agents": 4_000, "messages": 80_000, "events": 60_000, "memories": 24_000}
+
+
+@pytest.fixture(scope="module")
+def crowded(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    settings = Settings(shards=8, call_timeout=60)
+    with empty_database(database_url) as url:
+        migrate(url, settings)
+        fill(url, settings, **SIZES)
+        with psycopg.connect(**connection_arguments(url, settings)) as connection:
+            yield connection
+
+
+def looks(connection: psycopg.Connection[Any], name: str, params: Mapping[str, Any]) -> dict[str, int]:
+    """`index or Seq Scan, on table` and in how many partitions that was really done."""
+    sql, names = STATEMENTS[name].sql, list[str]()
+
+    def number(found: re.Match[str]) -> str:
+        if found[1] not in names:
+            names.append(found[1])
+        return f"${names.index(found[1]) + 1}"
+
+    numbered = re.sub(r"%\((\w+)\)s", number, sql)
+    arguments = SQL(", ").join(Literal(params[word]) for word in names)
+    with connection.transaction(force_rollback=True):
+        for staging in _STAGING:
+            connection.execute(STATEMENTS[staging].sql)
+        connection.execute(f"PREPARE plan AS {numbered}".encode())
+        try:
+            asked = SQL("EXECUTE plan ({})").format(arguments) if names else SQL("EXECUTE plan")
+            (plan,) = connection.execute(SQL("EXPLAIN (ANALYZE, FORMAT JSON) {}").format(asked)).fetchall()
+        finally:
+            connection.execute("DEALLOCATE plan")
+    return dict(Counter(_scans(plan[0][0]["Plan"])))
+
+
+def _scans(node: Mapping[str, Any]) -> Iterator[str]:
+    if node.get("Actual Loops") and ("Index Name" in node or node["Node Type"] == "Seq Scan"):
+        yield re.sub(
+            r"_\d{8}|(?<=states|ecords)_\d(?=_|$)", "", node.get("Index Name") or f"all of {node['Relation Name']}"
+        )
+    for child in node.get("Plans", ()):
+        yield from _scans(child)
+
+
+MESSAGES, EVENTS = "conversation_messages_pkey", "emotional_events_pkey"
+LATE, WORTH = "emotional_events_agent_id_stamp_id_idx", "memory_records_agent_id_memory_type_importance_last_acces_idx"
+STATES, MEMORIES, AGENTS, BURIED = "emotional_states_pkey", "memory_records_pkey", "agents_pkey", "forgotten_pkey"
+NEWEST = {"since": EPOCH, "until": END + DAY * 5_000, "stamp": 2**63 - 1, "id": NO_ID}
+DOOMED = {"since": END - DAY, "until": END, "through": 2**63 - 1}
+GIVEN = {"agents": [AGENT], "ids": [AGENT]}
+
+
+class Plan(NamedTuple):
+    """The parameters that matter, and which index is used, or what is read whole, in how many partitions at most."""
+
+    params: dict[str, Any]
+    looks: dict[str, int]
+
+
+# The agent said 20 things in 30 weeks and felt 15 in 30 days; asked is for five.
+PLANS: dict[str, Plan] = {
+    "state_of": Plan({}, {STATES: 1}),
+    "message_page": Plan(NEWEST, {BURIED: 1, AGENTS: 2, MESSAGES: 8}),
+    "messages_after": Plan({"since": EPOCH, "stamp": 0, "id": NO_ID}, {BURIED: 1, MESSAGES: 9}),
+    "message_place": Plan({"since": END - DAY * 9, "until": END - DAY * 8, "id": AGENT}, {BURIED: 1, MESSAGES: 1}),
+    "message_place_unpruned": Plan({"id": AGENT}, {BURIED: 1, MESSAGES: 31}),
+    "search": Plan({"query": "words", "language": "english", "ids": [], "texts": []}, {BURIED: 1, MESSAGES: 31}),
+    "totals_of": Plan({}, {AGENTS: 1}),
+    "event_page": Plan(NEWEST, {BURIED: 1, EVENTS: 10}),
+    "events_after": Plan({"since": END - DAY * 9, "stamp": 0, "id": NO_ID}, {BURIED: 1, EVENTS: 9}),
+    "trend": Plan(
+        {"since": END - DAY * 5},
+        {BURIED: 2, EVENTS: 5, "emotional_rollups_pkey": 1, "all of banshee_store": 1},
+    ),
+    "deeds_until": Plan(NEWEST, {BURIED: 2, EVENTS: 10, LATE: 30}),
+    "deed_from": Plan({"since": END - DAY * 5, "stamp": 0}, {BURIED: 2, EVENTS: 3, LATE: 30}),
+    "memory_of": Plan({}, {MEMORIES: 1}),
+    "memory_page": Plan({}, {BURIED: 1, WORTH: 1}),
+    "memory_page_of_all_types": Plan({}, {BURIED: 1, WORTH: 1}),
+    "memories_after": Plan({}, {BURIED: 1, MEMORIES: 1}),
+    # What names a session can have brought a time of its own, so no time bounds it.
+    "session_totals": Plan(
+        {"session": AGENT, "firsts": [1], "lasts": [2]}, {AGENTS: 1, BURIED: 2, MESSAGES: 31, EVENTS: 30}
+    ),
+    "agents": Plan({"after": AGENT}, {AGENTS: 1}),
+    "agent_known": Plan({}, {AGENTS: 1}),
+    "database_size": Plan({}, {"all of agents": 1}),
+    "overview": Plan({}, {"all of pg_class": 1}),
+    "schema_state": Plan({}, {"all of banshee_store": 1, "all of banshee_migrations": 1}),
+    "shard_stamp": Plan({"shard": 1}, {"all of shards": 1}),
+    "shard_stamps": Plan({}, {"all of shards": 1, "all of forgotten": 1}),
+    "hold_free_shards": Plan({"shards": [1]}, {"all of shards": 1}),
+    "hold_shards": Plan({"shards": [1]}, {"all of shards": 1}),
+    "advance_shards": Plan({"shards": [1], "stamps": [1]}, {"all of shards": 1}),
+    "tombstones": Plan({"agents": [AGENT]}, {BURIED: 1}),
+    "bury_agent": Plan({"shard": 1, "flushed": 1}, {AGENTS: 2, MEMORIES: 1, STATES: 2}),
+    "raise_tombstone": Plan({"through": 1}, {BURIED: 1}),
+    "partition_spans": Plan({"parent": "emotional_events"}, {"all of pg_class": 1, "all of pg_inherits": 1}),
+    # The row of what is due, and the row that goes, which is found by where it lies.
+    "erase_messages": Plan(DOOMED, {MESSAGES: 2}),
+    "erase_events": Plan(DOOMED, {EVENTS: 2}),
+    "erase_memories": Plan({"memory_type": "", "key": "", "through": 1}, {MEMORIES: 2}),
+    "erase_state": Plan({"through": 1}, {STATES: 1}),
+    "erase_rollups": Plan({"through": 1}, {"emotional_rollups_pkey": 1}),
+    "sweep_memories": Plan({"now": END}, {"memory_records_expires_at_idx": 8}),
+    "compact_rollups": Plan({"before": END}, {"emotional_rollups_by_hour": 1, "all of forgotten": 1, BURIED: 1}),
+    "amend_messages": Plan(
+        {"agents": [AGENT], "times": [END - DAY], "ids": [AGENT], "stamps": [1], "contexts": ["{}"]}, {MESSAGES: 1}
+    ),
+    "stored_messages": Plan({**GIVEN, "times": [END - DAY]}, {MESSAGES: 1}),
+    "stored_events": Plan({**GIVEN, "times": [END - DAY]}, {EVENTS: 1}),
+    # For thousands of agents at once, so all of a partition is cheaper where there is not much more in it.
+    "stored_states": Plan(GIVEN, {"all of emotional_states": 8}),
+    "stored_memories": Plan({"agents": [AGENT], "types": ["fact"], "keys": ["k"]}, {MEMORIES: 1}),
+    "store_staged": Plan({}, {f"all of staged_{kind}": 2 for kind in ("messages", "events", "states", "memories")}),
+    "superseded_states": Plan({}, {"all of staged_states": 1}),
+    "superseded_memories": Plan({}, {"all of staged_memories": 1}),
+}
+PLANLESS = {
+    *("ping", "limit_transaction", "ensure_partitions", "drop_partition", "clear_staged"),
+    *(f"{verb}_{kind}" for verb in ("create_staged", "stage") for kind in ("messages", "events", "states", "memories")),
+    *("hold_migrations", "ledger_exists", "ledger", "sign_migration", "store_shards", "fix_shards", "add_shards"),
+}
+"""What looks into no table that grows."""
+USUAL = {"agent": AGENT, "limit": 5, "offset": 0, "memory_type": "fact", "key": "key 1", "now": END - DAY}
+
+
+def test_every_statement_has_a_plan_here() -> None:
+    assert set(PLANS) | PLANLESS == set(STATEMENTS)
+    assert not set(PLANS) & PLANLESS
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_it_looks_no_further_than_it_must(crowded: psycopg.Connection[Any], name: str) -> None:
+    found = looks(crowded, name, {**USUAL, **PLANS[name].params})
+    expected = PLANS[name].looks
+    assert set(found) == set(expected)
+    assert {what: count for what, count in found.items() if count > expected[what]} == {}
+
+
+def test_an_agent_that_has_been_quiet_for_long_costs_no_look_into_the_weeks_since(
+    crowded: psycopg.Connection[Any],
+) -> None:
+    quiet = agent(999_999)
+    with crowded.transaction(force_rollback=True):
+        crowded.execute(
+            "INSERT INTO conversation_messages (agent_id, created_at, stamp, id, role, content)"
+            " VALUES (%(agent)s, %(at)s, 1, %(agent)s, 'user', 'x')",
+            {"agent": quiet, "at": END - DAY * 150},
+        )
+        crowded.execute(
+            "INSERT INTO agents (agent_id, first_message, last_message) VALUES (%(agent)s, %(at)s, %(at)s)",
+            {"agent": quiet, "at": END - DAY * 150},
+        )
+        assert looks(crowded, "message_page", {**USUAL, **NEWEST, "agent": quiet})[MESSAGES] == 1
