@@ -51,6 +51,9 @@ INSERT INTO agents (agent_id, flushed_stamp, total_messages, first_message, last
     GROUP BY agent_id;
 INSERT INTO forgotten (agent_id, shard, stamp, at)
     SELECT pg_temp.agent(n + 1000000), 0, 1, '2020-01-01' FROM generate_series(1, {agents}) AS n;
+INSERT INTO idempotency (agent_id, function, key, shard, stamp, reply)
+    SELECT pg_temp.agent(n % {agents}), 'm', ('k' || n)::bytea, n % 8, n, 'r'::bytea
+    FROM generate_series(0, {memories} - 1) AS n;
 INSERT INTO emotional_rollups (agent_id, at, hours, events, valence, arousal, intensity, peaks, stamp)
     SELECT pg_temp.agent(n % {agents}), {end}::timestamptz - interval '31 days' - interval '1 hour' * (n / {agents}),
            1, 1, 0, 0, 0, '{{}}', 1

@@ -144,6 +144,13 @@ PLANS: dict[str, Plan] = {
     # For thousands of agents at once, so all of a partition is cheaper where there is not much more in it.
     "stored_states": Plan(GIVEN, {"all of emotional_states": 8}),
     "stored_memories": Plan({"agents": [AGENT], "types": ["fact"], "keys": ["k"]}, {MEMORIES: 1}),
+    "keep_replies": Plan(
+        {"agents": [AGENT], "functions": ["m"], "keys": [b"k"], "shards": [1], "stamps": [1], "replies": [b"r"]}, {}
+    ),
+    "replies_after": Plan({"shard": 1, "stamp": 5, "function": "", "key": b""}, {"idempotency_by_stamp": 1}),
+    "sweep_replies": Plan({"shard": 1, "stamp": 9_000}, {"idempotency_by_stamp": 1, "idempotency_pkey": 1}),
+    "erase_replies": Plan({"through": 2**62}, {"idempotency_pkey": 1}),
+    "superseded_amendments": Plan({**GIVEN, "times": [END - DAY], "stamps": [1]}, {MESSAGES: 1}),
     "store_staged": Plan({}, {f"all of staged_{kind}": 2 for kind in ("messages", "events", "states", "memories")}),
     "superseded_states": Plan({}, {"all of staged_states": 1}),
     "superseded_memories": Plan({}, {"all of staged_memories": 1}),
@@ -152,6 +159,7 @@ PLANLESS = {
     *("ping", "limit_transaction", "ensure_partitions", "drop_partition", "clear_staged"),
     *(f"{verb}_{kind}" for verb in ("create_staged", "stage") for kind in ("messages", "events", "states", "memories")),
     *("hold_migrations", "ledger_exists", "ledger", "sign_migration", "store_shards", "fix_shards", "add_shards"),
+    *("keep_recovery", "recoveries", "sweep_recoveries"),
 }
 """What looks into no table that grows."""
 USUAL = {"agent": AGENT, "limit": 5, "offset": 0, "memory_type": "fact", "key": "key 1", "now": END - DAY}
