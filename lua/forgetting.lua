@@ -87,14 +87,13 @@ local function erase_history(list, through)
     if stamp_after(stamp_in(element), through) then kept[#kept + 1] = element end
   end
   if #kept == #every then return 0 end
-  local ttl = redis.call('PTTL', list)
   header.trims = header.trims + 1
-  redis.call('UNLINK', list)
+  -- Behind the old ones, which then go: while its slot migrates, a key that is gone cannot be made again.
   redis.call('RPUSH', list, pack_header(header))
   for first = 1, #kept, CHUNK do
     redis.call('RPUSH', list, unpack(kept, first, math.min(first + CHUNK - 1, #kept)))
   end
-  if ttl > 0 then redis.call('PEXPIRE', list, ttl) end
+  redis.call('LTRIM', list, 1 + #every, -1)
   return 1
 end
 
