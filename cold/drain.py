@@ -23,6 +23,7 @@ import psycopg
 from banshee_memory.cold import partitions
 from banshee_memory.cold.failures import ConnectionLost, is_poison, is_without_partition
 from banshee_memory.cold.queries import STATEMENTS
+from banshee_memory.cold.reads import tombstones
 from banshee_memory.cold.session import GRACE, milliseconds
 from banshee_memory.cold.staging import (
     AmendmentRow,
@@ -112,8 +113,8 @@ class Drain:
         """Those of the agents that were forgotten, and up to which stamp: true for as long as it holds their shards."""
         if not agents:
             return {}
-        params = {"agents": list(agents)}
-        return dict(self._connection.execute(STATEMENTS["tombstones"].sql, params, prepare=True).fetchall())
+        query = tombstones(agents)
+        return query.decode(self._connection.execute(STATEMENTS[query.name].sql, query.params, prepare=True).fetchall())
 
     def keep_replies(self, rows: Sequence[ReplyRow]) -> None:
         """Keeps what calls with an idempotency key were answered."""

@@ -11,9 +11,10 @@ from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.stamps import entry_id_of, stamp_of
 
 T = TypeVar("T")
-MOST_MEMBERS = 1_000
+MOST_MEMBERS = 250
 """Memories that one call drops: Redis does nothing else meanwhile."""
 _PAGE = 1_000
+_ENTRIES = 200
 _PAGE_BYTES = 1_000_000
 _TIME = struct.Struct(">d")
 _SPECIAL = frozenset(b"*?[]^-\\")
@@ -62,7 +63,7 @@ def erase_keys(keys: AgentKeys, through: int, at_us: int, members: Sequence[byte
 
 def erase_entries(keys: AgentKeys, stream: str, through: int, after: bytes) -> Call[Erased]:
     """Drops what a stream (log, dead letters, feed) holds of a forgotten agent, after that id and some entries on."""
-    args: list[Argument] = [keys.agent.bytes, entry_id_of(through), after, _PAGE, _PAGE_BYTES]
+    args: list[Argument] = [keys.agent.bytes, entry_id_of(through), after, _ENTRIES, _PAGE_BYTES]
     return _fcall("erase_entries", (stream,), args, lambda reply: Erased(bytes(reply[0]), int(reply[1])))
 
 

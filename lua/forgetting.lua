@@ -27,7 +27,7 @@ end
 -- banshee1_forget: drops an agent, all at once, and says at which stamp that was. Its entries in the log stay: the caller
 -- erases them (erase_entries), and a flush drops them.
 --   KEYS   state, messages, events, index, log, accesses, wanted, forgotten, then one memory for each member
---   ARGV   agent (16 bytes), the stamp of its tombstone as an id, members (those of the index, and whatever else is known)
+--   ARGV   agent (16 bytes), the stamp of its tombstone as an id, up to 1000 members (of the index, and whatever else is known)
 --   reply  [id, keys dropped, now]; id is '' where the index names others: some memories went, call again with those
 --   errors BANSHEE_INVALID, BANSHEE_UNSEEDED
 redis.register_function {
@@ -37,7 +37,7 @@ redis.register_function {
     local index, log, accesses, wanted, forgotten = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
     if not is_agent(agent) then return invalid('agent: not 16 bytes') end
     if not floor then return invalid('stamp: not <ms>-<seq>') end
-    if #KEYS - 8 ~= #ARGV - 2 then return invalid('members: not one a key') end
+    if #KEYS - 8 ~= #ARGV - 2 or #ARGV > 1002 then return invalid('members: not one a key, or over 1000') end
     if redis.call('EXISTS', log) == 0 then return UNSEEDED end
     -- These fail on a key of another type, before anything is written.
     redis.call('ZCARD', index)
@@ -48,11 +48,14 @@ redis.register_function {
     if stamp_after(floor, stamp_in_id(last_id(log))) then redis.call('XSETID', log, ARGV[2]) end
     local now = now_us()
     redis.call('HSET', forgotten, agent, floor)
-    local dropped = 0
+    local dropped, accessed = 0, {}
     for i = 3, #ARGV do
-      dropped = dropped + redis.call('UNLINK', KEYS[i + 6])
+      accessed[#accessed + 1] = agent .. ARGV[i]
       forget_name(index, ARGV[i])
-      redis.call('SREM', accesses, agent .. ARGV[i])
+    end
+    if #accessed > 0 then
+      dropped = redis.call('UNLINK', unpack(KEYS, 9))
+      redis.call('SREM', accesses, unpack(accessed))
     end
     if redis.call('ZCOUNT', index, 0, '+inf') > 0 then return { '', dropped, now } end
     redis.call('UNLINK', index) -- what it says of types, and the leases on them

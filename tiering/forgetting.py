@@ -96,7 +96,8 @@ class Forgetting:
         is named by the index, and goes with the next."""
         count = 0
         for _ in range(_ROUNDS):
-            known |= self._indexed(keys)
+            if not known:
+                known = self._indexed(keys)
             members = [known.pop() for _ in range(min(len(known), erasing.MOST_MEMBERS))]
             dropped = self._hot.run(erasing.forget(keys, tombstone, members))
             count += dropped.gone

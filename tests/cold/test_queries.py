@@ -69,7 +69,7 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(["clear_staged", "store_staged", "superseded_states", "superseded_memories"], NOTHING),
     "sweep_memories": {"now": NOON, "limit": 5},
     "bury_agent": {"shard": 1, "flushed": 1},
-    "tombstones": {"agents": [AGENT]},
+    "tombstones": {"agents": f"{{{AGENT.hex}}}"},
     "partition_spans": {"parent": "conversation_messages"},
     **dict.fromkeys(
         ["raise_tombstone", "erase_state", "erase_rollups", "erase_memories", "erase_messages", "erase_events"], DOOMED
