@@ -316,8 +316,8 @@ class AsyncMemoryManager:
     ) -> list[MemoryRecord]:
         """The memories of a type (None: of all), by importance, then last access, descending; the expired are left out.
 
-        `limit` from 1 to 100,000, `offset` how many to pass over. Redis answers alone where all of the type are resident,
-        as they are after a page that reached the last of at most 1,000.
+        `limit` from 1 to 100,000, `offset` how many to pass over. Redis answers alone where all of the type are
+        resident, as they are after a page that reached the last of at most 1,000.
         """
         return await self._run(self._operations.get_memories_by_type(agent_id, memory_type, limit, offset))
 
