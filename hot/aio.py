@@ -6,21 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, faults, greeting, incarnation, library
 from banshee_memory.hot.aio_rounds import AsyncRounds
 from banshee_memory.hot.calls import Argument, Call
+from banshee_memory.hot.faults import LostError, ServerError
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.incarnation import AsyncRecovers
 from banshee_memory.hot.location import options, where
+from banshee_memory.hot.multiplexer import Multiplexer
+from banshee_memory.hot.opening import open_streams
+from banshee_memory.hot.replies import pack
 from banshee_memory.records import EmotionalEventRecord
 from banshee_memory.settings import Durability, Settings
-
-if TYPE_CHECKING:
-    import redis.asyncio as aioredis
 
 T = TypeVar("T")
 _RECOVERIES = 2
@@ -37,8 +38,8 @@ class AsyncHotStore:
         self._where = where(url)
         self._lock = asyncio.Lock()
         self._waiting_lock = asyncio.Lock()
-        self._pooled: aioredis.Redis | None = None
-        self._waiting: aioredis.Redis | None = None
+        self._shared: Multiplexer | None = None
+        self._waiting: Multiplexer | None = None
         self._rounds = {level: AsyncRounds(partial(self._round, level)) for level in Durability}
         self._offered: set[Durability] = set()
         self._meeting = asyncio.Lock()
@@ -48,18 +49,30 @@ class AsyncHotStore:
 
     async def run(self, call: Call[T]) -> T:
         """One round trip."""
-        return call.decode(await self._send(await self._client(), call))
+        client = self._shared
+        if client is None or not client.is_usable():
+            client = await self._client()
+        try:
+            reply = await client.ask(pack(call.command))
+        except LostError as exc:
+            raise faults.fault(exc, self._where) from exc
+        if type(reply) is ServerError:
+            reply = await self._recovered(client, call, reply)
+        return call.decode(reply)
 
     async def run_all(self, batch: Sequence[Call[Any]]) -> list[Any]:
         """Many calls in one round trip; the first that failed raises, after all were sent."""
         replies = await self._replies(batch)
-        return [call.decode(self._checked(reply)) for call, reply in zip(batch, replies, strict=True)]
+        client = await self._client()
+        return [call.decode(self._checked(client, reply)) for call, reply in zip(batch, replies, strict=True)]
 
     async def _replies(self, batch: Sequence[Call[Any]]) -> list[Any]:
         if not batch:
             return []
         client = await self._client()
         replies = await self._pipeline(client, batch)
+        if ServerError not in map(type, replies):
+            return replies
         for _ in range(_RECOVERIES):
             again = [n for n, reply in enumerate(replies) if faults.is_recoverable(reply)]
             if not again or not await self._recover(client, replies[again[0]]):
@@ -67,6 +80,8 @@ class AsyncHotStore:
             # Only what was refused is sent again: the rest was done.
             for n, reply in zip(again, await self._pipeline(client, [batch[n] for n in again]), strict=True):
                 replies[n] = reply
+        if any(map(faults.is_read_only, replies)):
+            client.retire()
         return replies
 
     async def run_durably(self, call: Call[T], level: Durability) -> T:
@@ -91,15 +106,19 @@ class AsyncHotStore:
         """
         try:
             async with self._waiting_lock:
-                client = self._waiting = self._waiting or self._connect(single_connection_client=True)
+                client = self._waiting = await self._waiting_now()
                 await self._send(client, calls.barrier())
-                server = calls.named_server().decode(await self._asked(client, *calls.named_server().command))
-                reply = await self._asked(client, *greeting.waiting(level, self._settings))
+                server = calls.named_server().decode(await self._ask(client, *calls.named_server().command))
+                reply = await self._ask(client, *greeting.waiting(level, self._settings))
         except BansheeError as exc:
             return exc
         if greeting.confirmed(level, self._settings, reply):
             return server
         return HotStoreUnavailable(f"Redis at {self._where} answered {reply} when the time was up")
+
+    async def _waiting_now(self) -> Multiplexer:
+        held = self._waiting
+        return held if held is not None and held.is_alive() else await self._met(self._connect)
 
     async def info(self) -> dict[str, str]:
         """INFO, for reports."""
@@ -107,12 +126,15 @@ class AsyncHotStore:
 
     async def load_library(self) -> None:
         """Loads this package's library, whatever is there."""
-        await self._load(self._connected())
+        client = self._shared if self._shared and self._shared.is_alive() else await self._met(self._connect)
+        await self._load(client)
+        if client is not self._shared:
+            await client.aclose()
 
     async def subscribe(self, subscription: Subscription) -> AsyncIterator[EmotionalEventRecord]:
         """The feed, on a connection of its own, for as long as it is read."""
         await self._client()
-        client = self._connect(single_connection_client=True)
+        client = await self._met(self._connect)
         try:
             for event in subscription.begun([await self._ask(client, *command) for command in subscription.begin()]):
                 yield event
@@ -121,43 +143,53 @@ class AsyncHotStore:
                     yield event
         finally:
             await client.aclose()
-            await client.connection_pool.disconnect()
 
     async def aclose(self) -> None:
         """Closes every connection; the next call opens new ones."""
         async with self._lock, self._waiting_lock:
-            for client in (self._pooled, self._waiting):
+            for client in (self._shared, self._waiting):
                 if client is not None:
                     await client.aclose()
-                    await client.connection_pool.disconnect()
-            self._pooled = self._waiting = None
+            self._shared = self._waiting = None
             self._offered.clear()
 
-    async def _client(self) -> aioredis.Redis:
-        if self._pooled is None:
+    async def _client(self) -> Multiplexer:
+        """The connection that tasks share, once it has room; another one if it was lost."""
+        while True:
+            client = self._shared
+            if client is not None and client.is_alive():
+                if not client.is_full:
+                    return client
+                await client.room()
+                continue
             async with self._lock:
-                if self._pooled is None:
-                    self._pooled = await self._greeted()
-        return self._pooled
+                if self._shared is client:
+                    self._shared = await self._met(self._greeted if client is None else self._connect)
 
-    def _connected(self) -> aioredis.Redis:
-        return self._pooled or self._connect()
-
-    def _connect(self, **more: Any) -> aioredis.Redis:
-        import redis.asyncio as aioredis
+    async def _connect(self) -> Multiplexer:
         from redis.asyncio.retry import Retry
 
+        chosen = options(self._settings, self._url, Retry)
         with self._faults():
-            chosen = options(self._settings, self._url, Retry) | more
-            if self.recovery is not None:
-                chosen["redis_connect_func"] = self._greet
-            client: aioredis.Redis = aioredis.Redis.from_url(self._url, **chosen)
-        # Plans read replies themselves; redis-py's own readings differ from command to command.
-        client.response_callbacks.clear()
-        return client
+            made = Multiplexer(*await open_streams(self._url, chosen), chosen["socket_timeout"])
+        if self.recovery is not None:
+            await self._greet(made)
+        return made
 
-    async def _greeted(self) -> aioredis.Redis:
-        client = self._connect()
+    async def _greet(self, made: Multiplexer) -> None:
+        """What every new connection begins with: is this the server that was written to last?"""
+        try:
+            with self._faults():
+                replies = await made.ask_all(calls.QUESTIONS)
+            wrong = incarnation.objection([self._checked(made, reply) for reply in replies])
+            if wrong:
+                raise faults.fault(ServerError(wrong), self._where)
+        except BaseException:
+            made.end("it was not greeted")
+            raise
+
+    async def _greeted(self) -> Multiplexer:
+        client = await self._connect()
         try:
             greeting.check_policy(greeting.parse_info(await self._ask(client, "INFO", "memory")))
             loaded = calls.version().decode(await self._send(client, calls.version()))
@@ -166,20 +198,25 @@ class AsyncHotStore:
             fixed = calls.fixed_shards()
             greeting.check_shards(self._settings.shards, fixed.decode(await self._send(client, fixed)))
         except BaseException:
-            await client.aclose()
+            client.end("it was not greeted")
             raise
         return client
 
-    async def _send(self, client: aioredis.Redis, call: Call[Any]) -> Any:
-        for _ in range(_RECOVERIES):
-            try:
-                return await self._ask(client, *call.command)
-            except HotStoreUnavailable as exc:
-                if not faults.is_recoverable(exc) or not await self._recover(client, exc):
-                    raise
-        return await self._ask(client, *call.command)
+    async def _send(self, client: Multiplexer, call: Call[Any]) -> Any:
+        with self._faults():
+            reply = await client.ask(pack(call.command))
+        return await self._recovered(client, call, reply) if type(reply) is ServerError else reply
 
-    async def _recover(self, client: aioredis.Redis, exc: Exception) -> bool:
+    async def _recovered(self, client: Multiplexer, call: Call[Any], reply: Any) -> Any:
+        """The reply once the server has back what it lost; raises an error that is not for us to mend."""
+        for _ in range(_RECOVERIES):
+            if not faults.is_recoverable(reply) or not await self._recover(client, reply):
+                break
+            with self._faults():
+                reply = await client.ask(pack(call.command))
+        return self._checked(client, reply)
+
+    async def _recover(self, client: Multiplexer, exc: Exception) -> bool:
         """Mends what the server lost, its library or its logs; False where that is not for us to mend."""
         if faults.is_function_missing(exc):
             await self._load(client)
@@ -189,30 +226,13 @@ class AsyncHotStore:
         await self.recovery.admit()
         return True
 
-    async def _ask(self, client: aioredis.Redis, *command: Argument) -> Any:
-        return await self._met(lambda: self._asked(client, *command))
-
-    async def _asked(self, client: aioredis.Redis, *command: Argument) -> Any:
-        try:
-            with self._faults():
-                return await client.execute_command(*command)  # type: ignore[no-untyped-call]
-        except HotStoreUnavailable as exc:
-            if faults.is_read_only(exc):
-                await self._let_go(client)
-            raise
-
-    async def _pipeline(self, client: aioredis.Redis, batch: Sequence[Call[Any]]) -> list[Any]:
-        replies = await self._met(lambda: self._piped(client, batch))
-        if any(faults.is_read_only(reply) for reply in replies):
-            await self._let_go(client)
-        return replies
-
-    async def _piped(self, client: aioredis.Redis, batch: Sequence[Call[Any]]) -> list[Any]:
+    async def _ask(self, client: Multiplexer, *command: Argument) -> Any:
         with self._faults():
-            async with client.pipeline(transaction=False) as pipe:
-                for call in batch:
-                    pipe.execute_command(*call.command)
-                return list(await pipe.execute(raise_on_error=False))
+            return self._checked(client, await client.ask(pack(command)))
+
+    async def _pipeline(self, client: Multiplexer, batch: Sequence[Call[Any]]) -> list[Any]:
+        with self._faults():
+            return await client.ask_all([call.command for call in batch])
 
     # --- another server than before ---
 
@@ -234,46 +254,21 @@ class AsyncHotStore:
         await self._meet()
         return await send()
 
-    async def _greet(self, connection: Any) -> None:
-        """What every new connection begins with."""
-        import redis
-
-        await connection.on_connect()
-        await connection.send_packed_command(connection.pack_commands(calls.QUESTIONS))
-        wrong = incarnation.objection([await connection.read_response() for _ in calls.QUESTIONS])
-        if wrong:
-            raise redis.ResponseError(wrong)
-
-    async def _let_go(self, client: aioredis.Redis) -> None:
-        """The server follows another now: the next call connects anew, and then asks which server it meets."""
-        if client.connection is not None:
-            await client.connection.disconnect()
-        await client.connection_pool.disconnect(inuse_connections=False)
-
-    def _checked(self, reply: Any) -> Any:
-        if isinstance(reply, BansheeError):
-            raise reply
-        if isinstance(reply, Exception):
-            raise faults.fault(reply, self._where) from reply  # type: ignore[arg-type]
+    def _checked(self, client: Multiplexer, reply: Any) -> Any:
+        if isinstance(reply, ServerError):
+            if faults.is_read_only(reply):
+                client.retire()  # it follows another now: the next call connects anew, and asks which server it meets
+            raise faults.fault(reply, self._where) from reply
         return reply
 
-    async def _load(self, client: aioredis.Redis) -> None:
-        await self._met(lambda: self._loaded(client))
-
-    async def _loaded(self, client: aioredis.Redis) -> None:
-        import redis
-
-        try:
-            await client.execute_command("FUNCTION", "LOAD", "REPLACE", self._source)  # type: ignore[no-untyped-call]
-        except redis.ConnectionError as exc:
-            raise faults.fault(exc, self._where) from exc
-        except redis.RedisError as exc:
-            if faults.is_changed(exc):
-                raise faults.fault(exc, self._where) from exc
-            raise library.no_right_to_load(exc) from exc
+    async def _load(self, client: Multiplexer) -> None:
+        with self._faults():
+            reply = await client.ask(pack(("FUNCTION", "LOAD", "REPLACE", self._source)))
+        if isinstance(reply, ServerError):
+            raise library.no_right_to_load(reply) from reply
         failpoint("library.loaded_by_task")
 
-    async def _check_can_give(self, client: aioredis.Redis, level: Durability) -> None:
+    async def _check_can_give(self, client: Multiplexer, level: Durability) -> None:
         if level in self._offered:
             return
         info = greeting.parse_info(await self._ask(client, "INFO"))
@@ -283,9 +278,9 @@ class AsyncHotStore:
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        import redis
+        from redis import RedisError
 
         try:
             yield
-        except redis.RedisError as exc:
+        except (LostError, RedisError) as exc:
             raise faults.fault(exc, self._where) from exc

@@ -1,4 +1,4 @@
-"""The sync client of the hot tier: runs plans on redis-py's connections. Safe to share between threads."""
+"""The sync client of the hot tier: runs plans on held connections. Safe to share between threads."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, faults, greeting, incarnation, library
 from banshee_memory.hot.calls import Argument, Call
+from banshee_memory.hot.connection import Connection, Pool
+from banshee_memory.hot.faults import LostError, ServerError
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.incarnation import Recovers
 from banshee_memory.hot.location import options, where
+from banshee_memory.hot.opening import open_socket
 from banshee_memory.hot.rounds import Rounds
 from banshee_memory.records import EmotionalEventRecord
 from banshee_memory.settings import Durability, Settings
 
-if TYPE_CHECKING:
-    import redis
-
 T = TypeVar("T")
+Asked = Pool | Connection
 _RECOVERIES = 2
 """A server can have lost two things: its library and its logs."""
 
@@ -38,8 +39,8 @@ class HotStore:
         self._where = where(url)
         self._lock = threading.RLock()
         self._waiting_lock = threading.Lock()
-        self._pooled: redis.Redis | None = None
-        self._waiting: redis.Redis | None = None
+        self._pooled: Pool | None = None
+        self._waiting: Connection | None = None
         self._rounds = {level: Rounds(partial(self._round, level)) for level in Durability}
         self._offered: set[Durability] = set()
         self._meeting = threading.RLock()
@@ -50,18 +51,23 @@ class HotStore:
 
     def run(self, call: Call[T]) -> T:
         """One round trip."""
-        return call.decode(self._send(self._client(), call))
+        client = self._pooled or self._client()
+        reply = self._reply(client, call.command)
+        if type(reply) is ServerError:
+            reply = self._recovered(client, call, reply)
+        return call.decode(reply)
 
     def run_all(self, batch: Sequence[Call[Any]]) -> list[Any]:
         """Many calls in one round trip; the first that failed raises, after all were sent."""
         replies = self._replies(batch)
-        return [call.decode(self._checked(reply)) for call, reply in zip(batch, replies, strict=True)]
+        client = self._client()
+        return [call.decode(self._checked(client, reply)) for call, reply in zip(batch, replies, strict=True)]
 
     def try_all(self, batch: Sequence[Call[Any]]) -> list[Any]:
         """Many calls in one round trip; a call that failed gives its error."""
         replies = self._replies(batch)
         return [
-            faults.fault(reply, self._where) if isinstance(reply, Exception) else call.decode(reply)  # type: ignore[arg-type]
+            faults.fault(reply, self._where) if isinstance(reply, ServerError) else call.decode(reply)
             for call, reply in zip(batch, replies, strict=True)
         ]
 
@@ -70,6 +76,8 @@ class HotStore:
             return []
         client = self._client()
         replies = self._pipeline(client, batch)
+        if ServerError not in map(type, replies):
+            return replies
         for _ in range(_RECOVERIES):
             again = [n for n, reply in enumerate(replies) if faults.is_recoverable(reply)]
             if not again or not self._recover(client, replies[again[0]]):
@@ -77,6 +85,8 @@ class HotStore:
             # Only what was refused is sent again: the rest was done.
             for n, reply in zip(again, self._pipeline(client, [batch[n] for n in again]), strict=True):
                 replies[n] = reply
+        if any(map(faults.is_read_only, replies)):
+            client.close()
         return replies
 
     def run_durably(self, call: Call[T], level: Durability) -> T:
@@ -101,15 +111,19 @@ class HotStore:
         """
         try:
             with self._waiting_lock:
-                client = self._waiting = self._waiting or self._met(self._connect_alone)
+                client = self._waiting = self._waiting_now()
                 self._send(client, calls.barrier())
-                server = calls.named_server().decode(self._asked(client, *calls.named_server().command))
-                reply = self._asked(client, *greeting.waiting(level, self._settings))
+                server = calls.named_server().decode(self._ask(client, *calls.named_server().command))
+                reply = self._ask(client, *greeting.waiting(level, self._settings))
         except BansheeError as exc:
             return exc
         if greeting.confirmed(level, self._settings, reply):
             return server
         return HotStoreUnavailable(f"Redis at {self._where} answered {reply} when the time was up")
+
+    def _waiting_now(self) -> Connection:
+        held = self._waiting
+        return held if held is not None and held.is_usable() else self._met(self._connect)
 
     def info(self) -> dict[str, str]:
         """INFO, for reports."""
@@ -126,19 +140,21 @@ class HotStore:
 
     def load_library(self) -> None:
         """Loads this package's library, whatever is there."""
-        self._load(self._connected())
+        client = self._pooled or self._met(self._connect)
+        self._load(client)
+        if client is not self._pooled:
+            client.close()
 
     def subscribe(self, subscription: Subscription) -> Iterator[EmotionalEventRecord]:
         """The feed, on a connection of its own, for as long as it is read."""
         self._client()
-        client = self._met(self._connect_alone)
+        client = self._met(self._connect)
         try:
             yield from subscription.begun([self._ask(client, *command) for command in subscription.begin()])
             while True:
                 yield from subscription.came(self._ask(client, *subscription.wait()))
         finally:
             client.close()
-            client.connection_pool.disconnect()
 
     def close(self) -> None:
         """Closes every connection; the next call opens new ones."""
@@ -146,38 +162,37 @@ class HotStore:
             for client in (self._pooled, self._waiting):
                 if client is not None:
                     client.close()
-                    client.connection_pool.disconnect()
             self._pooled = self._waiting = None
             self._offered.clear()
 
-    def _client(self) -> redis.Redis:
+    def _client(self) -> Pool:
         if self._pooled is None:
             with self._lock:
                 if self._pooled is None:
                     self._pooled = self._greeted()
         return self._pooled
 
-    def _connected(self) -> redis.Redis:
-        return self._pooled or self._connect()
-
-    def _connect(self, **more: Any) -> redis.Redis:
-        import redis
+    def _connect(self) -> Connection:
         from redis.retry import Retry
 
+        chosen = options(self._settings, self._url, Retry)
         with self._faults():
-            chosen = options(self._settings, self._url, Retry) | more
-            if self.recovery is not None:
-                chosen["redis_connect_func"] = self._greet
-            client: redis.Redis = redis.Redis.from_url(self._url, **chosen)
-        # Plans read replies themselves; redis-py's own readings differ from command to command.
-        client.response_callbacks.clear()
-        return client
+            made = Connection(open_socket(self._url, chosen), chosen["socket_timeout"])
+        if self.recovery is not None:
+            self._greet(made)
+        return made
 
-    def _connect_alone(self) -> redis.Redis:
-        return self._connect(single_connection_client=True)
+    def _greet(self, made: Connection) -> None:
+        """What every new connection begins with: is this the server that was written to last?"""
+        with self._faults():
+            replies = [self._checked(made, reply) for reply in made.ask_all(calls.QUESTIONS)]
+        wrong = incarnation.objection(replies)
+        if wrong:
+            made.close()
+            raise faults.fault(ServerError(wrong), self._where)
 
-    def _greeted(self) -> redis.Redis:
-        client = self._connect()
+    def _greeted(self) -> Pool:
+        client = Pool(self._connect)
         try:
             greeting.check_policy(greeting.parse_info(self._ask(client, "INFO", "memory")))
             loaded = calls.version().decode(self._send(client, calls.version()))
@@ -190,16 +205,19 @@ class HotStore:
             raise
         return client
 
-    def _send(self, client: redis.Redis, call: Call[Any]) -> Any:
-        for _ in range(_RECOVERIES):
-            try:
-                return self._ask(client, *call.command)
-            except HotStoreUnavailable as exc:
-                if not faults.is_recoverable(exc) or not self._recover(client, exc):
-                    raise
-        return self._ask(client, *call.command)
+    def _send(self, client: Asked, call: Call[Any]) -> Any:
+        reply = self._reply(client, call.command)
+        return self._recovered(client, call, reply) if type(reply) is ServerError else reply
 
-    def _recover(self, client: redis.Redis, exc: Exception) -> bool:
+    def _recovered(self, client: Asked, call: Call[Any], reply: Any) -> Any:
+        """The reply once the server has back what it lost; raises an error that is not for us to mend."""
+        for _ in range(_RECOVERIES):
+            if not faults.is_recoverable(reply) or not self._recover(client, reply):
+                break
+            reply = self._reply(client, call.command)
+        return self._checked(client, reply)
+
+    def _recover(self, client: Asked, exc: Exception) -> bool:
         """Mends what the server lost, its library or its logs; False where that is not for us to mend."""
         if faults.is_function_missing(exc):
             self._load(client)
@@ -209,29 +227,30 @@ class HotStore:
         self.recovery.admit()
         return True
 
-    def _ask(self, client: redis.Redis, *command: Argument) -> Any:
-        return self._met(lambda: self._asked(client, *command))
+    def _ask(self, client: Asked, *command: Argument) -> Any:
+        return self._checked(client, self._reply(client, command))
 
-    def _asked(self, client: redis.Redis, *command: Argument) -> Any:
+    def _reply(self, client: Asked, command: tuple[Argument, ...]) -> Any:
+        """The reply, an error of the server as a value; also where the server is another than before."""
         try:
+            return client.ask(command)
+        except LostError as exc:
+            raise faults.fault(exc, self._where) from exc
+        except faults.ServerChangedError:
+            if self._is_strict():
+                raise
+        self.meet()
+        with self._faults():
+            return client.ask(command)
+
+    def _pipeline(self, client: Asked, batch: Sequence[Call[Any]]) -> list[Any]:
+        commands = [call.command for call in batch]
+
+        def send() -> list[Any]:
             with self._faults():
-                return client.execute_command(*command)  # type: ignore[no-untyped-call]
-        except HotStoreUnavailable as exc:
-            if faults.is_read_only(exc):
-                self._let_go(client)
-            raise
+                return client.ask_all(commands)
 
-    def _pipeline(self, client: redis.Redis, batch: Sequence[Call[Any]]) -> list[Any]:
-        replies = self._met(lambda: self._piped(client, batch))
-        if any(faults.is_read_only(reply) for reply in replies):
-            self._let_go(client)
-        return replies
-
-    def _piped(self, client: redis.Redis, batch: Sequence[Call[Any]]) -> list[Any]:
-        with self._faults(), client.pipeline(transaction=False) as pipe:
-            for call in batch:
-                pipe.execute_command(*call.command)  # type: ignore[no-untyped-call]
-            return list(pipe.execute(raise_on_error=False))
+        return self._met(send)
 
     # --- another server than before ---
 
@@ -263,51 +282,28 @@ class HotStore:
         try:
             return send()
         except faults.ServerChangedError:
-            if getattr(self._strictly, "on", False):
+            if self._is_strict():
                 raise
         self.meet()
         return send()
 
-    def _greet(self, connection: Any) -> None:
-        """What every new connection begins with."""
-        import redis
+    def _is_strict(self) -> bool:
+        return getattr(self._strictly, "on", False)
 
-        connection.on_connect()
-        connection.send_packed_command(connection.pack_commands(calls.QUESTIONS))
-        wrong = incarnation.objection([connection.read_response() for _ in calls.QUESTIONS])
-        if wrong:
-            raise redis.ResponseError(wrong)
-
-    def _let_go(self, client: redis.Redis) -> None:
-        """The server follows another now: the next call connects anew, and then asks which server it meets."""
-        if client.connection is not None:
-            client.connection.disconnect()  # type: ignore[no-untyped-call]
-        client.connection_pool.disconnect(inuse_connections=False)
-
-    def _checked(self, reply: Any) -> Any:
-        if isinstance(reply, BansheeError):
-            raise reply
-        if isinstance(reply, Exception):
-            raise faults.fault(reply, self._where) from reply  # type: ignore[arg-type]
+    def _checked(self, client: Asked, reply: Any) -> Any:
+        if isinstance(reply, ServerError):
+            if faults.is_read_only(reply):
+                client.close()  # it follows another now: the next call connects anew, and asks which server it meets
+            raise faults.fault(reply, self._where) from reply
         return reply
 
-    def _load(self, client: redis.Redis) -> None:
-        self._met(lambda: self._loaded(client))
-
-    def _loaded(self, client: redis.Redis) -> None:
-        import redis
-
-        try:
-            client.execute_command("FUNCTION", "LOAD", "REPLACE", self._source)  # type: ignore[no-untyped-call]
-        except redis.ConnectionError as exc:
-            raise faults.fault(exc, self._where) from exc
-        except redis.RedisError as exc:
-            if faults.is_changed(exc):
-                raise faults.fault(exc, self._where) from exc
-            raise library.no_right_to_load(exc) from exc
+    def _load(self, client: Asked) -> None:
+        reply = self._reply(client, ("FUNCTION", "LOAD", "REPLACE", self._source))
+        if isinstance(reply, ServerError):
+            raise library.no_right_to_load(reply) from reply
         failpoint("library.loaded")
 
-    def _check_can_give(self, client: redis.Redis, level: Durability) -> None:
+    def _check_can_give(self, client: Asked, level: Durability) -> None:
         if level in self._offered:
             return
         info = greeting.parse_info(self._ask(client, "INFO"))
@@ -317,9 +313,9 @@ class HotStore:
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        import redis
+        from redis import RedisError
 
         try:
             yield
-        except redis.RedisError as exc:
+        except (LostError, RedisError) as exc:
             raise faults.fault(exc, self._where) from exc

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
-from banshee_memory.hot.replies import INCOMPLETE, LOSSES, MORE, LostError, new_reader, pack
+from banshee_memory.hot.faults import LostError, UnsentError
+from banshee_memory.hot.replies import INCOMPLETE, LOSSES, MORE, new_reader, pack
 
 _BUFFER = 65_536
 _IDLE = 0.01
@@ -53,10 +54,14 @@ class Connection:
     def __del__(self) -> None:
         self.close()
 
-    def ask(self, packed: bytes) -> Any:
+    def ask(self, command: tuple[Any, ...]) -> Any:
         """Sends a command and gives its reply; an error of the server as a `ServerError`. LostError: it is closed."""
         try:
-            self._send(packed)
+            try:
+                self._send(pack(command))
+            except ConnectionError as exc:
+                self.close()
+                raise UnsentError(str(exc)) from exc
             self._feed(self._buffer, 0, self._receive(self._buffer))
             reply = self._gets()
             if reply is INCOMPLETE:
@@ -74,7 +79,14 @@ class Connection:
     def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Sends commands in one packet and gives all replies, errors among them."""
         try:
-            self._send(b"".join(map(pack, commands)))
+            packed = b"".join(map(pack, commands))
+            try:
+                sent = self._socket.send(packed)
+            except ConnectionError as exc:
+                self.close()
+                raise UnsentError(str(exc)) from exc
+            if sent < len(packed):
+                self._send(memoryview(packed)[sent:])
             replies = []
             for _ in commands:
                 reply = self._gets()
@@ -146,10 +158,13 @@ class Pool:
 
     def ask(self, command: tuple[Any, ...]) -> Any:
         """One command on a free connection; see `Connection.ask`."""
-        packed = pack(command)
         free = self._free
         connection = self._taken(free)
-        reply = connection.ask(packed)
+        try:
+            reply = connection.ask(command)
+        except UnsentError:
+            free, connection = self._anew()
+            reply = connection.ask(command)
         free.append(connection)
         return reply
 
@@ -157,9 +172,18 @@ class Pool:
         """Several in one packet; see `Connection.ask_all`."""
         free = self._free
         connection = self._taken(free)
-        replies = connection.ask_all(commands)
+        try:
+            replies = connection.ask_all(commands)
+        except UnsentError:
+            free, connection = self._anew()
+            replies = connection.ask_all(commands)
         free.append(connection)
         return replies
+
+    def _anew(self) -> tuple[list[Connection], Connection]:
+        """A new connection and where it belongs: those that are free are as old as the one to which nobody listened."""
+        self.close()
+        return self._free, self._taken(self._free)
 
     def _taken(self, free: list[Connection]) -> Connection:
         """A connection that is the caller's until it puts it back; one that failed is not put back."""

@@ -1,8 +1,6 @@
-"""What redis-py raises, as errors of our tree. `raise fault(exc, where) from exc` at every boundary."""
+"""What connections raise and servers reply, as errors of our tree: `raise fault(exc, where) from exc` at boundaries."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from banshee_memory.errors import (
     BansheeError,
@@ -12,8 +10,17 @@ from banshee_memory.errors import (
     InvalidInput,
 )
 
-if TYPE_CHECKING:
-    import redis
+
+class ServerError(Exception):
+    """An error that the server replied: a value like other replies, until somebody raises it."""
+
+
+class LostError(Exception):
+    """The connection cannot be used any more: what was asked may have been done or not."""
+
+
+class UnsentError(LostError):
+    """The server had hung up before the whole command was sent, so it was not done: another connection may be asked."""
 
 
 class UnseededError(HotStoreUnavailable):
@@ -61,17 +68,12 @@ def is_recoverable(reply: object) -> bool:
     return is_function_missing(reply) or is_unseeded(reply)
 
 
-def is_changed(reply: object) -> bool:
-    """Whether an error says that the connection leads to another server than the one written to last."""
-    return isinstance(reply, Exception) and str(reply).startswith(CHANGED)
-
-
 def is_read_only(reply: object) -> bool:
     """Whether an error says that the server follows another now, so connections to it lead nowhere."""
     return isinstance(reply, Exception) and any(words in str(reply) for words in _READ_ONLY)
 
 
-def fault(exc: redis.RedisError, where: str) -> BansheeError:
+def fault(exc: Exception, where: str) -> BansheeError:
     """The error of ours that says what happened and what to do."""
     import redis
 
@@ -91,20 +93,18 @@ def fault(exc: redis.RedisError, where: str) -> BansheeError:
             f"Redis at {where} cannot write to its disk and takes reads only; nothing was written: {text}. "
             "Is there room on its disk?"
         )
-    if isinstance(exc, (redis.exceptions.TryAgainError, redis.exceptions.AskError)):  # MovedError is one
-        return _elsewhere(exc, where)
-    if isinstance(exc, (redis.ConnectionError, redis.TimeoutError)):
+    if text.startswith(("TRYAGAIN", "MOVED ", "ASK ")):
+        return _elsewhere(text, where)
+    if isinstance(exc, (LostError, redis.ConnectionError, redis.TimeoutError)):
         return HotStoreUnavailable(f"Redis at {where} does not answer: {text or type(exc).__name__}. Is it running?")
     return _refusal(text, where)
 
 
-def _elsewhere(exc: redis.RedisError, where: str) -> BansheeError:
-    import redis
-
-    if isinstance(exc, redis.exceptions.TryAgainError):
+def _elsewhere(text: str, where: str) -> BansheeError:
+    if text.startswith("TRYAGAIN"):
         return SlotMigratingError(f"Redis at {where} moves the keys of this call to another node; nothing was done.")
     return HotStoreUnavailable(
-        f"Redis at {where} is a node of a cluster, and the keys of this call are on another ({exc}). "
+        f"Redis at {where} is a node of a cluster, and the keys of this call are on another ({text}). "
         "Set REDIS_URL to something that finds the node of each key."
     )
 

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from banshee_memory.hot.replies import INCOMPLETE, LOSSES, MORE, LostError, new_reader, pack
+from banshee_memory.hot.faults import LostError
+from banshee_memory.hot.replies import INCOMPLETE, LOSSES, MORE, new_reader, pack
 
 _BUFFER = 65_536
 _LOOKS = 4
@@ -47,6 +48,7 @@ class Multiplexer(asyncio.BufferedProtocol):
         self.loop = asyncio.get_running_loop()
         self.lost: LostError | None = None
         """Why it can take no more commands."""
+        self.retired = False
         self._writer = writer  # closes the transport when it goes
         self._transport = transport
         self._write = transport.write
@@ -106,6 +108,14 @@ class Multiplexer(asyncio.BufferedProtocol):
         """Whether the server takes less than is asked: who asks should wait for `room` first."""
         return self._room is not None
 
+    def is_alive(self) -> bool:
+        """Whether it takes commands of tasks of the running loop."""
+        return self.lost is None and not self.retired and self.loop is asyncio.get_running_loop()
+
+    def is_usable(self) -> bool:
+        """Whether it is alive and has room."""
+        return self._room is None and self.lost is None and not self.retired and self.loop is asyncio.get_running_loop()
+
     async def room(self) -> None:
         """Returns when the server took what was asked, or the connection is lost."""
         while self._room is not None:
@@ -146,6 +156,8 @@ class Multiplexer(asyncio.BufferedProtocol):
         except LOSSES as exc:
             self.end(f"it sent {MORE}" if isinstance(exc, IndexError) else f"it sent what is no reply ({exc})")
         self._answered += before - len(waiting)
+        if self.retired and not waiting:
+            self.end("it was retired")
 
     def _add(self, batch: _Batch, reply: Any) -> None:
         batch.replies.append(reply)
@@ -176,6 +188,17 @@ class Multiplexer(asyncio.BufferedProtocol):
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_exception(LostError(why))
+
+    async def aclose(self) -> None:
+        """Closes it, and returns when the socket is closed."""
+        self.end("it was closed")
+        await asyncio.sleep(0)
+
+    def retire(self) -> None:
+        """Takes no more commands, and ends once all that wait have their replies."""
+        self.retired = True
+        if not self._waiting:
+            self.end("it was retired")
 
     def forget(self) -> None:
         """In a forked child: the socket is the parent's, and so is whatever registered it for events."""

@@ -4,21 +4,18 @@ held by connections of ours, which cost less: see `connection.py` and `multiplex
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-from banshee_memory.hot.location import options
-from banshee_memory.settings import Settings
 
 if TYPE_CHECKING:
     import asyncio
 
 
-def open_socket(url: str, settings: Settings) -> socket.socket:
-    """A socket on which the server takes commands. Raises what redis-py raises."""
+def open_socket(url: str, chosen: Mapping[str, Any]) -> socket.socket:
+    """A socket on which the server takes commands, opened with these of redis-py's options. Raises what that raises."""
     from redis.connection import ConnectionPool
-    from redis.retry import Retry
 
-    pool = ConnectionPool.from_url(url, **options(settings, url, Retry))
+    pool = ConnectionPool.from_url(url, **chosen)
     opened = pool.connection_class(**pool.connection_kwargs)
     opened.connect()
     opened_socket: socket.socket = opened._sock
@@ -26,12 +23,11 @@ def open_socket(url: str, settings: Settings) -> socket.socket:
     return opened_socket
 
 
-async def open_streams(url: str, settings: Settings) -> tuple[asyncio.StreamWriter, asyncio.WriteTransport]:
+async def open_streams(url: str, chosen: Mapping[str, Any]) -> tuple[asyncio.StreamWriter, asyncio.WriteTransport]:
     """A transport on which the server takes commands, and its writer, which closes it when it goes."""
     from redis.asyncio.connection import ConnectionPool
-    from redis.asyncio.retry import Retry
 
-    pool: Any = ConnectionPool.from_url(url, **options(settings, url, Retry))
+    pool: Any = ConnectionPool.from_url(url, **chosen)
     opened = pool.connection_class(**pool.connection_kwargs)
     try:
         await opened.connect()

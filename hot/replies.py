@@ -10,13 +10,7 @@ from typing import Any, Final
 
 import hiredis
 
-
-class ServerError(Exception):
-    """An error that the server replied: a value like other replies, until somebody raises it."""
-
-
-class LostError(Exception):
-    """The connection cannot be used any more: what was asked may have been done or not."""
+from banshee_memory.hot.faults import ServerError
 
 
 class _Incomplete:

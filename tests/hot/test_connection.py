@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
 import subprocess
@@ -18,11 +19,11 @@ import redis
 
 from banshee_memory.hot import connection as module
 from banshee_memory.hot.connection import Connection, Pool
+from banshee_memory.hot.faults import LostError, ServerError
 from banshee_memory.hot.opening import open_socket
-from banshee_memory.hot.replies import LostError, ServerError
-from banshee_memory.settings import Settings
 from tests.hot.proxy import ThreadedProxy, chopped, threaded
 
+CHOSEN = {"protocol": 2}
 SOON = 0.2
 """Seconds after which a reply that is held back counts as lost."""
 
@@ -34,7 +35,7 @@ def proxy(own_url: str, tmp_path: Path) -> Iterator[ThreadedProxy]:
 
 
 def pool_on(url: str, timeout: float = 10.0) -> Pool:
-    return Pool(lambda: Connection(open_socket(url, Settings()), timeout))
+    return Pool(lambda: Connection(open_socket(url, CHOSEN), timeout))
 
 
 @pytest.fixture
@@ -161,6 +162,22 @@ def test_a_server_that_hung_up_meanwhile_is_called_again(
     assert echo(pool, "after")
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_command_that_could_not_be_sent_goes_to_another_connection(
+    threads: int, pool: Pool, proxy: ThreadedProxy
+) -> None:
+    taken = [pool._taken(pool._free) for _ in range(threads)]
+    assert [connection.ask(("PING",)) for connection in taken] == [b"PONG"] * threads
+    pool._free += taken
+    proxy.do(proxy.proxy.cut)
+    until(lambda: not any(connection.is_usable() for connection in taken))
+    for connection in taken:
+        connection.used = math.inf  # as if it had been used just now
+    assert echo(pool, "after")
+    assert pool.ask_all([("ECHO", "a"), ("ECHO", "b")]) == [b"a", b"b"]
+    assert len(pool._free) == 1
+
+
 def until(condition: Callable[[], bool]) -> None:
     stop = threading.Event()
     for _ in range(2_000):
@@ -211,7 +228,7 @@ def test_a_connection_in_use_goes_when_its_call_is_over(own_url: str) -> None:
         free = pool._free
         taken = pool._taken(free)
         pool.close()
-        assert taken.ask(b"*1\r\n$4\r\nPING\r\n") == b"PONG"
+        assert taken.ask(("PING",)) == b"PONG"
         free.append(taken)
         del taken, free
         until(lambda: len(client.client_list()) == before)
@@ -221,9 +238,8 @@ FORKING = """
 import os, sys
 from banshee_memory.hot.connection import Connection, Pool
 from banshee_memory.hot.opening import open_socket
-from banshee_memory.settings import Settings
 
-pool = Pool(lambda: Connection(open_socket(sys.argv[1], Settings()), 10))
+pool = Pool(lambda: Connection(open_socket(sys.argv[1], {}), 10))
 parent = pool.ask(("CLIENT", "ID"))
 connection = pool._taken(pool._free)  # as if a signal handler forked within a call
 pool._free.append(connection)
@@ -247,7 +263,7 @@ def test_a_forked_child_leaves_its_parent_s_connections_alone(own_url: str) -> N
 
 
 def test_a_timeout_of_the_kernel_is_used_where_there_is_no_tls(own_url: str) -> None:
-    opened = open_socket(own_url, Settings())
+    opened = open_socket(own_url, CHOSEN)
     made = Connection(opened, 1.5)
     assert opened.gettimeout() is None
     seconds = opened.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
@@ -256,11 +272,11 @@ def test_a_timeout_of_the_kernel_is_used_where_there_is_no_tls(own_url: str) -> 
 
 
 def test_closed_by_whom_it_may_concern(own_url: str) -> None:
-    made = Connection(open_socket(own_url, Settings()), 10)
+    made = Connection(open_socket(own_url, CHOSEN), 10)
     made.close()
     made.close()
     assert not made.is_usable()
     replies: list[Any] = []
     with pytest.raises(LostError):
-        replies.append(made.ask(b"*1\r\n$4\r\nPING\r\n"))
+        replies.append(made.ask(("PING",)))
     assert not replies

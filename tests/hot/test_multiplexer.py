@@ -13,19 +13,20 @@ from typing import Any
 
 import pytest
 
+from banshee_memory.hot.faults import LostError, ServerError
 from banshee_memory.hot.multiplexer import Multiplexer
 from banshee_memory.hot.opening import open_streams
-from banshee_memory.hot.replies import LostError, ServerError, pack
-from banshee_memory.settings import Settings
+from banshee_memory.hot.replies import pack
 from tests.hot.proxy import Proxy, chopped
 
+CHOSEN = {"protocol": 2}
 SOON = 0.2
 Body = Callable[[Proxy, Multiplexer], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
 async def line(url: str, patience: float = 10.0) -> AsyncIterator[Multiplexer]:
-    made = Multiplexer(*await open_streams(url, Settings()), patience)
+    made = Multiplexer(*await open_streams(url, CHOSEN), patience)
     try:
         yield made
     finally:
@@ -227,10 +228,10 @@ def test_the_child_of_a_fork_cannot_use_it(own_url: str) -> None:
         "import asyncio, os, sys\n"
         "from banshee_memory.hot.multiplexer import Multiplexer\n"
         "from banshee_memory.hot.opening import open_streams\n"
-        "from banshee_memory.hot.replies import LostError, pack\n"
-        "from banshee_memory.settings import Settings\n"
+        "from banshee_memory.hot.faults import LostError\n"
+        "from banshee_memory.hot.replies import pack\n"
         "async def main():\n"
-        "    made = Multiplexer(*await open_streams(sys.argv[1], Settings()), 10)\n"
+        "    made = Multiplexer(*await open_streams(sys.argv[1], {}), 10)\n"
         "    await made.ask(pack(('PING',)))\n"
         "    child = os.fork()\n"
         "    if not child:\n"
@@ -341,7 +342,7 @@ def interleave(own_url: str, folder: Path, seeds: range) -> tuple[int, int, int]
             async def open_line() -> Multiplexer:
                 # Replies that come in drops, while it opens, are redis-py's concern.
                 proxy.mangle = lambda replies: [replies]
-                return Multiplexer(*await open_streams(proxy.url, Settings()), 10.0)
+                return Multiplexer(*await open_streams(proxy.url, CHOSEN), 10.0)
 
             for seed in seeds:
                 one = Interleaving(seed, proxy, open_line)
