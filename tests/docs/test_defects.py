@@ -77,7 +77,7 @@ def test_a_state_is_one_row_however_often_it_is_saved(memory: MemoryPlugin, agen
 
 def test_every_upsert_has_its_unique_constraint(urls: tuple[str, str]) -> None:
     text = "\n".join(statement.sql for statement in STATEMENTS.values())
-    targets = re.findall(r"INSERT INTO (\w+)[^;]*?ON CONFLICT \(([^)]*)\)", text)
+    targets = re.findall(r"INSERT INTO (\w+)(?:(?!INSERT INTO)[^;])*?ON CONFLICT \(([^)]*)\)", text)
     assert targets
     with psycopg.connect(urls[1]) as database:
         unique = database.execute(
