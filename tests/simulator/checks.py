@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from banshee_memory.cold import reads
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import agent_keys, member_of, shard_keys
@@ -99,7 +101,7 @@ def assert_healed(world: World) -> None:
     """Everything is as the model says: as it lies, flushed, only in PostgreSQL, and back in Redis."""
     _compare_all(world, "as it lies")
     assert_clean_is_cold(world)
-    Drain(world.settings, world.hot, world.cold).flush()
+    Drain(msgspec.structs.replace(world.settings, flush_timeout=30.0), world.hot, world.cold).flush()
     _assert_nothing_waits(world)
     assert_clean_is_cold(world)
     _compare_all(world, "flushed")

@@ -89,7 +89,7 @@ class RedisServer:
 
 
 class Redises:
-    """A Redis under one URL, and another that can take its place."""
+    """A Redis under one URL, and another that follows it and can take its place."""
 
     def __init__(self, program: Path, home: Path) -> None:
         self._program = program
@@ -97,8 +97,9 @@ class Redises:
         self._link = home / "redis"
         self._count = 0
         self.primary = self._new()
-        self._replica: RedisServer | None = None
+        self._replica = self._new()
         self._point()
+        self.keep_up()
 
     @property
     def url(self) -> str:
@@ -112,36 +113,30 @@ class Redises:
 
     def lag(self) -> None:
         """From here on the replica learns nothing more."""
-        self._replica = self._new()
-        self._replica.client.replicaof("127.0.0.1", str(self.primary.port))
-        until(lambda: self._is_synced(self._replica))
+        until(self._is_level)
         self._replica.client.replicaof("NO", "ONE")
 
     def fail_over(self) -> None:
-        """The primary dies; the replica takes its place as it was when it began to lag."""
-        assert self._replica is not None
+        """The primary dies; the replica takes its place as it was when it began to lag. Another begins to follow it."""
         self.primary.kill()
-        self.primary, self._replica = self._replica, None
+        self.primary, self._replica = self._replica, self._new()
         self._point()
+        self.keep_up()
 
     def keep_up(self) -> None:
-        """The replica that lags is given up."""
-        if self._replica is not None:
-            self._replica.kill()
-        self._replica = None
+        """The replica follows the primary, or does so again."""
+        self._replica.client.replicaof("127.0.0.1", str(self.primary.port))
 
     def kill(self) -> None:
-        """All of them."""
-        self.keep_up()
+        """Both."""
+        self._replica.kill()
         self.primary.kill()
 
-    def _is_synced(self, replica: RedisServer | None) -> bool:
-        assert replica is not None
+    def _is_level(self) -> bool:
         theirs = self.primary.client.info("replication")
-        ours = replica.client.info("replication")
-        return bool(
-            ours.get("master_link_status") == "up" and ours["master_repl_offset"] == theirs["master_repl_offset"]
-        )
+        ours = self._replica.client.info("replication")
+        is_level = ours["master_repl_offset"] == theirs["master_repl_offset"]
+        return bool(ours.get("master_link_status") == "up" and is_level)
 
     def _new(self) -> RedisServer:
         self._count += 1

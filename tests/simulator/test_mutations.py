@@ -8,17 +8,13 @@ from tests.own_servers import CLOCK
 from tests.simulator.mutations import MUTATIONS
 from tests.simulator.servers import servers
 from tests.simulator.test_simulator import STEPS
-from tests.simulator.world import FAILOVERS, SETTINGS, Broken, World, stores
+from tests.simulator.world import SETTINGS, Broken, World, stores
 
 MOST_SEEDS = 25
 
 
-# An older value comes to PostgreSQL only from a Redis that took over while it lagged.
-NEEDS_FAILOVERS = {"version_check_removed"}
-
-
 @pytest.mark.soak
-@pytest.mark.parametrize("mutation", [name for name in MUTATIONS if FAILOVERS or name not in NEEDS_FAILOVERS])
+@pytest.mark.parametrize("mutation", MUTATIONS)
 def test_code_that_is_broken_is_found_out(mutation: str) -> None:
     with MUTATIONS[mutation](), servers(SETTINGS) as pair, stores(pair, CLOCK) as (hot, cold):
         for seed in range(MOST_SEEDS):

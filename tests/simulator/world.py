@@ -8,7 +8,7 @@ carried out. Stamps and ids come from real servers and differ from run to run; t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -39,7 +39,7 @@ SETTINGS = Settings(
     event_retention_days=None,
     shards=2,
     flush_batch=24,
-    flush_timeout=5.0,
+    flush_timeout=2.0,
     idempotency_window=3e9,
     db_min_connections=3,
 )
@@ -47,7 +47,6 @@ SETTINGS = Settings(
 
 AGENTS, CLIENTS, DAEMONS = 4, 4, 2
 DEEPEST = 2
-FAILOVERS = False
 BEGINNING = timedelta(days=60)
 
 
@@ -168,6 +167,10 @@ class World:
         self._depth = 0
         self._is_quiet = False
         self._is_down = False
+        self._is_urgent = False
+        """It is another Redis: whoever is at work goes on first, for others would wait for the rows that it holds."""
+        self._may_lag = True
+        """One failover is enough for a seed."""
         self._then: list[Life] | None = None
         """The model when the replica began to lag."""
         self._survivors: list[Survivors] | None = None
@@ -222,9 +225,11 @@ class World:
         return f"{exc}\n\nBANSHEE_SIMULATOR_SEED={self.seed} replays it. What was done:\n{tail}"
 
     def _step(self) -> None:
+        if self._depth > 0 and self._is_urgent:
+            return
+        self._is_urgent = False
         if self._survivors is not None:
-            if self._depth == 0:
-                self._follow()
+            self._follow()
             return
         if self.random.random() < 0.12 and not self._is_down:
             self._disturb()
@@ -265,6 +270,15 @@ class World:
             self.tell(f"at {name}:")
             self._nest()
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody takes steps between those of this one; it can die all the same."""
+        before, self._depth = self._depth, self._depth + DEEPEST
+        try:
+            yield
+        finally:
+            self._depth = before
+
     def is_cut(self) -> bool:
         """Whether a connection is cut here."""
         if self._is_quiet or self._at is None or self.random.random() > 0.02:
@@ -280,12 +294,12 @@ class World:
             (self._move_clock, 6),
             (self._look, 6),
             (self._pause, 3),
-            (self._kill_redis, 0.5),
-            (self._kill_postgres, 0.25),
+            (self._kill_redis, 0.25),
+            (self._kill_postgres, 0.12),
             (self._fill, 1),
             (self._make_room, 1),
             (self._rush_ids, 0.5),
-            (self._fail_over, 3) if self._then is not None else (self._lag, 0.3 * FAILOVERS),
+            (self._fail_over, 3) if self._then is not None else (self._lag, 0.3 * self._may_lag),
         ]
         self.random.choices([fault for fault, _ in faults], [weight for _, weight in faults])[0]()
 
@@ -341,6 +355,7 @@ class World:
             self._nest()
             self._is_down = False
         self.servers.redis.primary.start()
+        self._is_urgent = True
 
     def _kill_postgres(self) -> None:
         self.tell("postgresql dies, and comes back")
@@ -367,11 +382,10 @@ class World:
         self.tell(f"the ids of shard {shard} rush ahead")
 
     def _lag(self) -> None:
-        if self._survivors is None:
-            self.tell("the replica lags from here on")
-            with self._room():
-                self.servers.redis.lag()
-            self._then = snapshot(self.lives)
+        self.tell("the replica lags from here on")
+        self._may_lag = False
+        self.servers.redis.lag()
+        self._then = snapshot(self.lives)
 
     def _fail_over(self) -> None:
         assert self._then is not None
@@ -380,6 +394,7 @@ class World:
         with self.quiet():
             self._survivors = [survivors(self, then) for then in self._then]
         self._then = None
+        self._is_urgent = True
         self.servers.redis.fail_over()
         self._set_clock()
 
@@ -405,8 +420,9 @@ class World:
         with self.quiet():
             if self._survivors is not None:
                 self._follow()
-            self._then = None
-            self.servers.redis.keep_up()
+            if self._then is not None:
+                self.servers.redis.keep_up()
+                self._then = None
             self._make_room()
             self.tell("all is healed")
             for actor in self._actors:
@@ -415,6 +431,22 @@ class World:
                     actor.finish()
             self._at = None
             assert_healed(self)
+
+
+class Alone:
+    """A recovery, between whose steps nobody of the same process comes: all actors share its one meeting."""
+
+    def __init__(self, hot: CutHotStore, recoverer: Recoverer) -> None:
+        self._hot = hot
+        self._recoverer = recoverer
+
+    def meet(self) -> None:
+        with self._hot.world.alone() if self._hot.world else nullcontext():
+            self._recoverer.meet()
+
+    def admit(self) -> None:
+        with self._hot.world.alone() if self._hot.world else nullcontext():
+            self._recoverer.admit()
 
 
 def _prepare(hot: CutHotStore, cold: CutColdStore) -> None:
@@ -433,7 +465,7 @@ def stores(servers: Servers, clock: str, settings: Settings = SETTINGS) -> Itera
     """Clients of the servers whose connections can be cut."""
     hot = CutHotStore(servers.redis.url, settings, clock=clock)
     cold = CutColdStore(servers.database_url, settings)
-    hot.recovery = Recoverer(settings, hot, cold)
+    hot.recovery = Alone(hot, Recoverer(settings, hot, cold))
     try:
         _prepare(hot, cold)
         yield hot, cold
