@@ -496,6 +496,16 @@ def evict(keys: Sequence[str] | Sequence[bytes]) -> Call[tuple[int, int]]:
     return _fcall("evict", keys, (), lambda reply: (int(reply[0]), int(reply[1])))
 
 
+def memory_mark(key: str) -> Call[bytes]:
+    """The first byte of a memory's value, which says what it is; see `lua/memories.lua`."""
+    return Call(("GETRANGE", key, 0, 0), bytes)
+
+
+def claim_nothing(index: str) -> Call[int]:
+    """Takes from an index what it says of whole types."""
+    return Call(("ZREMRANGEBYSCORE", index, "-inf", "(0"), int)
+
+
 def scan(cursor: bytes, pattern: str) -> Call[tuple[bytes, list[bytes]]]:
     """Some keys by that pattern, and the next cursor; `0` begins and ends."""
     return Call(("SCAN", cursor, "MATCH", pattern, "COUNT", 1_000), lambda reply: (bytes(reply[0]), list(reply[1])))

@@ -6,8 +6,8 @@ or it is new and empty. In two steps, each done by any number of clients at once
 1. *Meet*, for which Redis alone is needed. Each shard's log is parked, so that nothing can be written; then what may be
    stale goes: keys with a TTL (all of them are in PostgreSQL), and of other lists what no log holds.
 2. *Admit*, under PostgreSQL's rows of the shards. What is parked is flushed: so PostgreSQL decides which of the values
-   that survived are the newest, and those that lost are dropped. Then the logs come back, with stamps after all that
-   PostgreSQL has, and what the server is known to lack is recorded.
+   that survived are the newest. What is clean then goes once more: PostgreSQL may have a newer amendment, or value. The
+   logs come back, with stamps after all that PostgreSQL has, and what the server is known to lack is recorded.
 
 While PostgreSQL is away the first step has to do: what is resident is served, and nothing is written.
 """
@@ -38,6 +38,7 @@ T = TypeVar("T")
 _KEYS_AT_ONCE = 2_000
 _ENTRIES_AT_ONCE = 1_000
 _LETTERS = {"state": "s", "messages": "h", "events": "h", "memory": "m", "memories": "i"}
+_VOLATILE = b"T"
 _KEPT_BY = {"messages": b"\0"}
 """By kind of list: how what `mentioned` says of it begins."""
 Kept = Mapping[tuple[int, bytes], Sequence[bytes]]
@@ -160,6 +161,8 @@ class _Recovery:
         # Held, so that a flush that read its records from the server before this one is either stored or never will be.
         with self._cold.drain(range(self._settings.shards), wait=self._settings.flush_timeout) as rows:
             stamps = rows.stamps()
+            self._let_go_of_what_is_cold()
+            failpoint("recover.cleared")
             self._tell_replies(rows)
             failpoint("recover.replies_told")
             lasts = self._seed(stamps, found.identity)
@@ -169,6 +172,17 @@ class _Recovery:
         failpoint("recover.recorded")
         self._hot.run(calls.name_server(found.identity))
         failpoint("recover.named")
+
+    def _let_go_of_what_is_cold(self) -> None:
+        """What survived is flushed, and may differ from what PostgreSQL has of it: a message was amended on the server
+        before this one, or a flush from there stored a value last. Nobody writes meanwhile."""
+        for page in _pages(self._owned(), _KEYS_AT_ONCE):
+            indexes = [key.name for key in page if key.kind == "memories"]
+            memories = [key.name for key in page if key.kind == "memory"]
+            marks = ask(self._hot, [calls.memory_mark(name) for name in memories])
+            kept = {name for name, mark in zip(memories, marks, strict=True) if mark == _VOLATILE} | {*indexes}
+            ask(self._hot, [calls.evict([key.name]) for key in page if key.name not in kept])
+            ask(self._hot, [calls.claim_nothing(name) for name in indexes])
 
     def _tell_replies(self, rows: Rows) -> None:
         """What calls with an idempotency key were answered after this server's last stamp, and within the window."""

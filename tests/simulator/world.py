@@ -215,12 +215,12 @@ class World:
                     for _ in range(steps):
                         self._step()
                     self._heal()
-        except AssertionError as exc:
+        except (AssertionError, BansheeError) as exc:
             raise Broken(self._told(exc)) from exc
         finally:
             self._is_quiet = True
 
-    def _told(self, exc: AssertionError) -> str:
+    def _told(self, exc: Exception) -> str:
         tail = "\n".join(self.trace[-150:])
         return f"{exc}\n\nBANSHEE_SIMULATOR_SEED={self.seed} replays it. What was done:\n{tail}"
 

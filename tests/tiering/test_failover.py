@@ -11,7 +11,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from banshee_memory import AsyncMemoryPlugin, Emotion, EmotionalState, MemoryPlugin, Settings
-from banshee_memory.hot.keys import shard_of
+from banshee_memory.cold.drain import Batch, StateRow
+from banshee_memory.failpoints import armed
+from banshee_memory.hot import calls, wire
+from banshee_memory.hot.keys import agent_keys, shard_of
 from tests.own_servers import own_database
 from tests.redis_servers import Redises, RedisServer, copied, redises, restored
 from tests.tiering.lives import HAPPENED, STEADY, everything
@@ -235,3 +238,45 @@ def test_a_server_that_stays_the_same_is_not_recovered(servers: Redises, databas
             assert memory.rehydrate(agent).messages == 0, "all of it stays resident"
     assert memory.stats().recoveries == before
     memory.close()
+
+
+def test_an_amendment_that_only_postgresql_has_is_read(servers: Redises, database: str) -> None:
+    """The replica knows the message, as one that is not flushed, and not what was told of it afterwards."""
+    first, agent, felt = servers.new(), agent_in(0), {"joy": 0.5}
+    servers.front.lead_to(first)
+    with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as memory:
+        message = memory.conversations.save_message(agent, "user", "hello")
+        replica = _follow(servers, first)
+        memory.conversations.update_emotional_context(agent, message, felt)
+        memory.flush()
+        servers.front.lead_to(_promote(servers, first, replica))
+        for _ in range(2):
+            assert [m.emotional_context for m in memory.conversations.get_history(agent)] == [felt]
+            memory.flush()
+
+
+def test_what_a_flush_of_the_lost_server_stores_last_is_what_is_read(servers: Redises, database: str) -> None:
+    """It ends when what survived was flushed already, and before the recovery does."""
+    first, agent = servers.new(), agent_in(0)
+    servers.front.lead_to(first)
+    with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as memory:
+        live(memory, agent, "first")
+        replica = _follow(servers, first)
+        live(memory, agent, "second")
+        known = memory.emotions.load_state(agent)
+        hot, cold = memory._open()
+        flat: list[bytes] = hot.run(calls.state_hash(agent_keys(agent, SETTINGS.shards)))
+        stored = wire.state_of(flat)
+        assert stored is not None
+        assert known is not None
+        servers.front.lead_to(_promote(servers, first, replica))
+
+        def end_late(name: str) -> None:
+            if name == "recover.survivors_flushed":
+                with cold.drain([0]) as rows:
+                    rows.write(Batch(states=[StateRow.of(agent, stored)]))
+
+        with armed(end_late):
+            read = memory.emotions.load_state(agent)
+        assert read is not None
+        assert read.emotions == known.emotions
