@@ -312,6 +312,10 @@ SELECT shard, flushed_stamp FROM shards WHERE shard = ANY (%(shards)s::integer[]
 -- Takes all of the shards, in their order, waiting for who holds them, until the transaction ends.
 SELECT shard, flushed_stamp FROM shards WHERE shard = ANY (%(shards)s::integer[]) ORDER BY shard FOR UPDATE;
 
+-- name: flushed_stamps
+-- Up to which stamp each shard was flushed.
+SELECT shard, flushed_stamp FROM shards ORDER BY shard;
+
 -- name: shard_stamps
 -- The last stamp that each shard ever used: what it was flushed up to, or an agent of it forgotten.
 SELECT shard, greatest(flushed_stamp, buried.stamp)

@@ -225,6 +225,11 @@ def shard_stamp(shard: int) -> Query[int]:
     return Query("shard_stamp", {"shard": shard}, lambda rows: int(rows[0][0]))
 
 
+def flushed_stamps() -> Query[list[tuple[int, int]]]:
+    """Every shard, and up to which stamp its flushes went."""
+    return Query("flushed_stamps", {}, lambda rows: [(shard, stamp) for shard, stamp in rows])
+
+
 def recoveries(limit: int) -> Query[tuple[Recovery, ...]]:
     """The latest servers that were found to be others than before, latest first."""
     return Query("recoveries", {"limit": limit}, lambda rows: tuple(Recovery(*row) for row in rows))

@@ -16,7 +16,17 @@ import msgspec
 
 from banshee_memory.emotions import Emotion, EmotionalState, StoredState
 from banshee_memory.hot import wire
-from banshee_memory.hot.keys import BARRIER, STORE, AgentKeys, ShardKeys, member_of, shard_in, shard_keys
+from banshee_memory.hot.keys import (
+    BARRIER,
+    PREFIX,
+    STORE,
+    AgentKeys,
+    OwnedKey,
+    ShardKeys,
+    member_of,
+    shard_in,
+    shard_keys,
+)
 from banshee_memory.records import Pace, StoredMemory
 from banshee_memory.stamps import Receipt, entry_id_of, stamp_of, to_us
 
@@ -159,6 +169,28 @@ CHANGED = Changed.CHANGED
 def reached(keys: ShardKeys) -> Call[int | None]:
     """The last stamp that a shard's log had on this server (0: none), before it is seeded; None: the log is there."""
     return _read("reached", (keys.log, keys.parked), lambda reply: None if reply is None else stamp_of(reply))
+
+
+def flushed_mark(keys: ShardKeys) -> Call[int]:
+    """Up to which stamp a shard was flushed, as Redis knows it."""
+    return Call(("HGET", keys.stats, "flushed"), lambda reply: 0 if reply is None else stamp_of(reply))
+
+
+def mark_flushed(keys: ShardKeys, stamp: int) -> Call[int]:
+    """Says up to which stamp a shard was flushed: less than before, where PostgreSQL went back."""
+    return Call(("HSET", keys.stats, "flushed", entry_id_of(stamp)), int)
+
+
+_AGAIN = {"state": "s", "memory": "m", "memories": "i", "messages": "M", "events": "E"}
+
+
+def log_again(key: OwnedKey, stamp: int) -> Call[int]:
+    """Logs what of a key is stamped after that; gives how many entries that were."""
+    shard, tag = shard_keys(key.shard), f"{PREFIX}{{{key.shard}}}:"
+    index = f"{tag}memories:{key.agent}"
+    member = key.name.removeprefix(f"{tag}memory:{key.agent}:") if key.kind == "memory" else ""
+    args = (key.agent.bytes, _AGAIN[key.kind], stamp.to_bytes(8, "big"), member)
+    return _fcall("log_again", (key.name, shard.log, shard.accesses, index), args, int)
 
 
 def kept_reply(keys: ShardKeys, field: bytes) -> Call[bytes | None]:
@@ -549,7 +581,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """M message, E event, S state, V memory, A amendment, F somebody forgotten; anything else is poison."""
+        """M message, E event, S state, V memory, A amendment, F somebody forgotten, m and e elements again."""
         return chr(self._value(b"k")[0])
 
     @property
@@ -722,7 +754,7 @@ def mark_clean(
     first, last = (entries[0].id, entries[-1].id) if entries else (b"", b"")
     letters = [word for entry_id, reason in dead.items() for word in (entry_id, reason)]
     args: list[Argument] = [first, last, digest(entries), int(ttl * 1000), len(dead), *letters, *settlement.args]
-    at = (keys.log, keys.dead, keys.accesses, *settlement.keys)
+    at = (keys.log, keys.dead, keys.accesses, keys.stats, *settlement.keys)
     return _fcall("mark_clean", at, args, lambda reply: reply != b"CHANGED")
 
 

@@ -6,6 +6,7 @@
 --   3. What is parked is flushed; then the log is seeded: it is back, with its next stamp after all that PostgreSQL has.
 -- The shard's stats are a hash:
 --   server   the identity of the server for which 1 and 2 were done
+--   flushed  the id up to which the shard's log was flushed: where PostgreSQL says less, it went back (`log_again`)
 
 -- banshee1_park: keeps a shard from being written to until it is seeded.
 --   KEYS   log, parked, stats
@@ -25,7 +26,8 @@ redis.register_function {
 -- banshee1_mentioned: what entries of a log, which are not elements of a list themselves, keep in a list.
 --   KEYS   log
 --   ARGV   where to begin ('-', or what the last call gave), how many entries to look at
---   reply  [where to go on ('' = done), agent, what it keeps, agent, ...]: '\0' and the id of an amended message
+--   reply  [where to go on ('' = done), agent, what it keeps, agent, ...]: '\0' and the id of an amended
+--          message, or '\1' and the stamp of what is logged again
 redis.register_function {
   function_name = 'banshee1_mentioned',
   callback = function(KEYS, ARGV)
@@ -36,7 +38,10 @@ redis.register_function {
     if #entries == count then reply[1] = '(' .. entries[count][1] end
     for _, entry in ipairs(entries) do
       local head, payload = entry[2][2], entry[2][4]
-      if head and payload and string.sub(head, 1, 1) == 'A' then
+      local kind = head and payload and string.sub(head, 1, 1)
+      if kind == 'm' or kind == 'e' then
+        reply[#reply + 1], reply[#reply + 2] = string.sub(head, 2), '\1' .. stamp_in(payload)
+      elseif kind == 'A' then
         local readable, amendment = pcall(cmsgpack.unpack, payload)
         if readable and type(amendment) == 'table' and type(amendment[1]) == 'string' then
           reply[#reply + 1], reply[#reply + 2] = string.sub(head, 2), '\0' .. amendment[1]
@@ -62,7 +67,8 @@ local function shed_history(list, log, birth, kept)
   local left = {}
   for _, element in ipairs(redis.call('LRANGE', list, 1, -1)) do
     local readable, id = pcall(id_in, element)
-    if is_in(log, element) or (readable and id and kept['\0' .. id]) then left[#left + 1] = element end
+    local is_kept = kept['\1' .. stamp_in(element)] or (readable and id and kept['\0' .. id])
+    if is_kept or is_in(log, element) then left[#left + 1] = element end
   end
   if #left == 0 then return redis.call('DEL', list) end
   local before = redis.call('LLEN', list)
@@ -176,4 +182,73 @@ redis.register_function {
     return last
   end,
   flags = { 'allow-oom' },
+}
+
+-- What PostgreSQL lost when it went back to an earlier time, and Redis still has, is logged again. Nothing doubles: values
+-- and records keep their stamps and ids.
+
+local function state_again(state, log, agent, floor)
+  local meta = redis.call('HGET', state, 'meta')
+  if not meta then return redis.call('DEL', state) * 0 end -- that there is none, PostgreSQL must be asked again
+  if not stamp_after(string.sub(meta, 1, 8), floor) then return 0 end
+  log_append(log, 'S', agent, '', true)
+  redis.call('PERSIST', state)
+  return 1
+end
+
+local function memory_again(memory, log, agent, floor, accesses, index, member)
+  local value = redis.call('GET', memory)
+  local mark = string.sub(value, 1, 1)
+  if mark == 'T' then return 0 end
+  if mark == 'L' or string.sub(value, 1, 9) == 'A' .. ZERO then return redis.call('DEL', memory) * 0 end
+  if stamp_after(string.sub(value, 2, 9), floor) then
+    log_append(log, 'V', agent, member, true)
+    soil(memory, index, member)
+    return 1
+  end
+  local m = parse_memory(value)
+  if m and m.count > 0 then
+    redis.call('SADD', accesses, agent .. member)
+    soil(memory, index, member)
+  end
+  return 0
+end
+
+local function history_again(list, log, agent, floor, kind)
+  local header, last = parse_header(redis.call('LINDEX', list, 0)), nil
+  if not header then return 0 end
+  local again = 0
+  for _, element in ipairs(redis.call('LRANGE', list, 1, -1)) do
+    if stamp_after(stamp_in(element), floor) and not is_in(log, element) then
+      local ms, seq = log_append(log, kind, agent, element, true)
+      again, last = again + 1, pack_stamp(ms, seq)
+    end
+  end
+  if last then
+    mark_late(list, header, last)
+    redis.call('PERSIST', list)
+  end
+  return again
+end
+
+-- banshee1_log_again: logs what of a key is stamped after the time to which PostgreSQL went back.
+--   KEYS   a key of an agent, log, accesses, index
+--   ARGV   agent (16 bytes), 's' (a state), 'm' (a memory), 'i' (the index), 'M' (messages) or 'E' (events), that stamp
+--          (8 bytes), member of the memory ('' else)
+--   reply  how many entries it logged
+--   errors BANSHEE_INVALID
+redis.register_function {
+  function_name = 'banshee1_log_again',
+  callback = function(KEYS, ARGV)
+    local key, log, agent, kind, floor = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
+    if not is_agent(agent) then return invalid('agent: not 16 bytes') end
+    if not floor or #floor ~= 8 then return invalid('stamp: not 8 bytes') end
+    if redis.call('EXISTS', log) == 0 or redis.call('EXISTS', key) == 0 then return 0 end
+    if kind == 'i' then return shed_index(key) * 0 end
+    if kind == 'M' or kind == 'E' then return history_again(key, log, agent, floor, string.lower(kind)) end
+    if redis.call('PTTL', key) < 0 then return 0 end -- the log has it
+    if kind == 's' then return state_again(key, log, agent, floor) end
+    if kind == 'm' then return memory_again(key, log, agent, floor, KEYS[3], KEYS[4], ARGV[4]) end
+    return invalid('kind: not s, m, i, M or E')
+  end,
 }

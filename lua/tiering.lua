@@ -298,7 +298,7 @@ end
 
 -- The items of a settlement, each with what to run on which keys and arguments; nil and what is wrong.
 local function items_of(KEYS, ARGV, a)
-  local items, k = {}, 4
+  local items, k = {}, 5
   while a <= #ARGV do
     local kind = SETTLE[ARGV[a]]
     if not kind then return nil, 'item: unknown' end
@@ -341,7 +341,7 @@ redis.register_function {
 
 -- banshee1_mark_clean: forgets the part of the log that is committed in PostgreSQL, and lets clean keys go.
 -- The log is compared by content: after a failover an id can stand for something else, which nobody has flushed.
---   KEYS   log, dead, accesses, then those of the items
+--   KEYS   log, dead, accesses, stats, then those of the items
 --   ARGV   first and last id of the flushed part ('' = none), its SHA-1 (lower-case hex over id, field, value, field,
 --          value of each entry), hot TTL in milliseconds, number of dead letters, for each its id and reason; then the
 --          items, each a letter and its arguments (see SETTLE)
@@ -349,7 +349,7 @@ redis.register_function {
 redis.register_function {
   function_name = 'banshee1_mark_clean',
   callback = function(KEYS, ARGV)
-    local log, dead, accesses = KEYS[1], KEYS[2], KEYS[3]
+    local log, dead, accesses, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
     local first, last, hot_ttl, letters = ARGV[1], ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
     if not is_ttl(ARGV[4]) then return invalid('ttl: not milliseconds') end
     if not letters then return invalid('letters: not a number') end
@@ -376,6 +376,7 @@ redis.register_function {
       pcall(item.run, item.keys, item.args, through, hot_ttl, accesses)
     end
     if first == '' then return 0 end
+    pcall(redis.call, 'HSET', stats, 'flushed', last)
     local ms, seq = string.match(last, '^(%d+)-(%d+)$')
     return redis.call('XTRIM', log, 'MINID', ms .. '-' .. string.format('%.0f', tonumber(seq) + 1))
   end,

@@ -101,6 +101,8 @@ class Load:
         match entry.kind:
             case "M" | "E" | "A":
                 self._sort_history(entry, batch, now_us)
+            case "m" | "e":
+                self._sort_again(entry, batch, now_us)
             case "S":
                 self.states.add(agent)
             case "V":
@@ -141,6 +143,22 @@ class Load:
             message_id = UUID(bytes=amendment.id)
             context = amendment.emotional_context
             batch.amendments.append(AmendmentRow(agent, entry.stamp, message_id, amendment.at_us, context))
+
+    def _sort_again(self, entry: Entry, batch: Batch, now_us: int) -> None:
+        """An element that PostgreSQL had once, and went back to before; it has its own stamp."""
+        agent, element = entry.agent, entry.payload
+        if self._is_forgotten(agent, wire.place_of(element)[1]):
+            return
+        if entry.kind == "m":
+            self.messages.add(agent)
+            message = wire.message_of(agent, element)
+            if self._is_kept(entry, message.at_us, self.settings.message_retention_days, now_us):
+                batch.messages.append(MessageRow.of(message))
+        else:
+            self.events.add(agent)
+            event = wire.event_of(agent, element)
+            if self._is_kept(entry, event.placed.at_us, self.settings.event_retention_days, now_us):
+                batch.events.append(EventRow.of(event.placed, event.after))
 
     def _refuse(self, reason: str | None) -> None:
         if reason:

@@ -260,6 +260,9 @@ class Daemon:
     def report(self) -> None:
         """Says how much is only in Redis, and how fast that changes."""
         self._meter.measure()
+        gone_back = self._drain.gone_back()
+        if gone_back:
+            self._drain.flush_shards(gone_back)
         self._log.info("backlog", **self._backlog())
 
     def observe_redis(self) -> None:

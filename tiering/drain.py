@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
+from banshee_memory.cold import reads
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import Batch, Written
 from banshee_memory.cold.drain import Drain as Transaction
@@ -27,6 +28,7 @@ from banshee_memory.hot.keys import agent_keys, shard_of
 from banshee_memory.records import FlushReport
 from banshee_memory.settings import Settings
 from banshee_memory.tiering.batch import Load, loads_by_shard
+from banshee_memory.tiering.restoration import bring_back, gone_back
 from banshee_memory.tiering.shards import ask, with_logs
 
 T = TypeVar("T")
@@ -106,6 +108,11 @@ class Drain:
         self.held = len(loads)
         return report + FlushReport(seconds=time.monotonic() - started)
 
+    def gone_back(self) -> list[int]:
+        """The shards of which PostgreSQL has less than it had: it was restored to an earlier time."""
+        stamps = self._cold.fetch(reads.flushed_stamps())
+        return list(gone_back(self._hot, dict(stamps)))
+
     def waiting(self) -> list[int]:
         """The shards that have something to carry."""
         numbers = range(self._settings.shards)
@@ -119,6 +126,7 @@ class Drain:
         batch = Batch()
         with self._cold.drain(shards, wait) as transaction:
             failpoint("flush.locked")
+            bring_back(self._hot, transaction)
             loads = self._read(transaction, batch)
             failpoint("flush.read")
             written = transaction.write(batch)

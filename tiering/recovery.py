@@ -39,8 +39,6 @@ _KEYS_AT_ONCE = 2_000
 _ENTRIES_AT_ONCE = 1_000
 _LETTERS = {"state": "s", "messages": "h", "events": "h", "memory": "m", "memories": "i"}
 _VOLATILE = b"T"
-_KEPT_BY = {"messages": b"\0"}
-"""By kind of list: how what `mentioned` says of it begins."""
 Kept = Mapping[tuple[int, bytes], Sequence[bytes]]
 
 
@@ -209,11 +207,9 @@ class _Recovery:
 
 
 def _kept_in(key: OwnedKey, kept: Kept) -> bytes:
-    first = _KEPT_BY.get(key.kind)
-    if first is None:
+    if _LETTERS[key.kind] != "h":
         return b""
-    mine = [what for what in kept.get((key.shard, key.agent.bytes), ()) if what[:1] == first]
-    return b"".join(bytes([len(what)]) + what for what in mine)
+    return b"".join(bytes([len(what)]) + what for what in kept.get((key.shard, key.agent.bytes), ()))
 
 
 def _lack(flushed: Mapping[int, int], lasts: Mapping[int, int]) -> tuple[float | None, str]:

@@ -44,7 +44,7 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(["amend_messages", "superseded_amendments"], AMENDMENT),
     "session_totals": {"session": AGENT, "firsts": [1], "lasts": [2]},
     "agents": {"after": AGENT, "limit": 5},
-    **dict.fromkeys(["overview", "database_size", "ping", "schema_state", "shard_stamps"], NOTHING),
+    **dict.fromkeys(["overview", "database_size", "ping", "schema_state", "shard_stamps", "flushed_stamps"], NOTHING),
     "shard_stamp": {"shard": 0},
     "limit_transaction": LIMITS,
     **dict.fromkeys(["hold_free_shards", "hold_shards", "advance_shards"], SHARDS),

@@ -181,6 +181,18 @@ def fail_over(life: Life) -> None:
     life.live()
 
 
+def go_back(life: Life) -> None:
+    """PostgreSQL says that it has less of a shard than it had."""
+    life.live()
+    life.memory.flush()
+    with life.memory._open()[1].connection() as connection:
+        connection.execute(
+            "UPDATE shards SET flushed_stamp = 0 WHERE shard = %s", [agent_keys(life.agent, SETTINGS.shards).shard]
+        )
+    life.live()
+    life.memory.flush(life.agent)
+
+
 def lose_library(life: Life) -> None:
     life.command("FUNCTION", "FLUSH")
     life.live()
@@ -309,6 +321,7 @@ DEEDS: dict[str, Callable[[Life], None]] = {
         meet,
         lose_logs,
         fail_over,
+        go_back,
         lose_library,
         write_durably,
         write_durably_by_task,

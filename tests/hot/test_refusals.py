@@ -39,7 +39,7 @@ def _accesses(keys: AgentKeys) -> list[str]:
 
 
 def _clean(keys: AgentKeys) -> list[str]:
-    return [keys.log, keys.tag + "dead", keys.accesses]
+    return [keys.log, keys.tag + "dead", keys.accesses, keys.tag + "stats"]
 
 
 def _one(keys: AgentKeys) -> list[str]:

@@ -1,0 +1,66 @@
+"""PostgreSQL was restored to an earlier time: Redis knows that shards were flushed further than their rows say.
+
+What is still in the logs is flushed as ever. What was flushed between that time and now is gone from PostgreSQL; of
+that, what is still resident is logged again, with its own stamps and ids, so that nothing doubles. The rest is lost,
+and told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+from banshee_memory.cold.drain import Drain as Rows
+from banshee_memory.failpoints import failpoint
+from banshee_memory.hot import calls
+from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.keys import PREFIX, OwnedKey, owned_key, shard_keys
+from banshee_memory.stamps import from_us, stamp_us
+from banshee_memory.tiering.shards import ask
+
+_KEYS_AT_ONCE = 1_000
+
+
+def gone_back(hot: HotStore, held: Mapping[int, int]) -> dict[int, int]:
+    """Of shards and the stamps up to which PostgreSQL has them: those that Redis knows to be flushed further, and to
+    where. Those whose log is not there are left to who brings it back."""
+    marks = ask(hot, [calls.flushed_mark(shard_keys(shard)) for shard in held])
+    behind = {shard: mark for shard, mark in zip(held, marks, strict=True) if mark and mark > held[shard]}
+    reached = ask(hot, [calls.reached(shard_keys(shard)) for shard in behind])
+    return {shard: mark for (shard, mark), last in zip(behind.items(), reached, strict=True) if last is None}
+
+
+def bring_back(hot: HotStore, rows: Rows) -> None:
+    """Logs again what PostgreSQL lost, of the shards that these rows hold. Dying in the middle, it is done again."""
+    behind = gone_back(hot, rows.held)
+    if not behind:
+        return
+    failpoint("restore.found")
+    again = 0
+    keys = _owned(hot, behind)
+    while page := list(islice(keys, _KEYS_AT_ONCE)):
+        again += sum(count or 0 for count in ask(hot, [calls.log_again(key, rows.held[key.shard]) for key in page]))
+        failpoint("restore.logged_again")
+    earlier, known = min(rows.held[shard] for shard in behind), max(behind.values())
+    seconds = max(stamp_us(mark) - stamp_us(rows.held[shard]) for shard, mark in behind.items()) / 1e6
+    rows.keep_recovery(
+        f"postgresql {earlier}-{known}",
+        "postgresql",
+        seconds if earlier else None,
+        f"PostgreSQL went back to {_time(earlier)}; {len(behind)} shards were flushed until {_time(known)}. "
+        f"{again} records that were still in Redis go there again. What was flushed in between and is not in Redis "
+        "any more is lost.",
+    )
+    hot.run_all([calls.mark_flushed(shard_keys(shard), rows.held[shard]) for shard in behind])
+    failpoint("restore.marked")
+
+
+def _owned(hot: HotStore, shards: Mapping[int, int]) -> Iterator[OwnedKey]:
+    for name in hot.keys(f"{PREFIX}{{*"):
+        key = owned_key(name)
+        if key is not None and key.shard in shards:
+            yield key
+
+
+def _time(stamp: int) -> str:
+    return from_us(stamp_us(stamp)).isoformat(timespec="milliseconds") if stamp else "nothing"
