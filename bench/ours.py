@@ -9,9 +9,9 @@ from banshee_memory import Emotion
 from bench import world
 
 
-def calls(memory: Any) -> dict[str, Callable[[], Any]]:
+def calls(memory: Any, agents: int = world.AGENTS) -> dict[str, Callable[[], Any]]:
     """By operation; of the asyncio client what they return is to be awaited."""
-    reader, writer = world.turning(world.READERS), world.turning(world.WRITERS)
+    reader, writer = world.turning(world.READERS[:agents]), world.turning(world.WRITERS[:agents])
     emotions, conversations, memories = memory.emotions, memory.conversations, memory.memories
     return {
         "load_state": lambda: emotions.load_state(reader()),
@@ -21,5 +21,6 @@ def calls(memory: Any) -> dict[str, Callable[[], Any]]:
             writer(), "user", world.WORDS * 2, world.METADATA, tokens_used=42
         ),
         "retrieve_memory": lambda: memories.retrieve_memory(reader(), "fact", "river"),
+        "recall_turn": lambda: memory.recall_turn(reader()),
         "store_memory": lambda: memories.store_memory(writer(), "fact", "river", world.DATA),
     }
