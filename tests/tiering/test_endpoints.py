@@ -72,7 +72,7 @@ def asked(url: str, method: str = "GET") -> Answer:
         return Answer(response.status or 0, response.headers["Content-Type"], response.read().decode())
 
 
-def until(true: Callable[[], object], within: float = 40.0) -> None:
+def until(true: Callable[[], object], within: float = 90.0) -> None:
     deadline = time.monotonic() + within
     while not true():
         assert time.monotonic() < deadline
