@@ -12,7 +12,7 @@ ifneq ($(shell cat .venv/.where 2>/dev/null),$(CURDIR))
 STALE := stale
 endif
 
-.PHONY: help demo test check test-matrix bench up clean stale
+.PHONY: help demo test check test-matrix bench bench-cold up clean stale
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ test-matrix: $(DEV) ## the test suite on every server version found on this mach
 
 bench: $(DEV) ## the benchmarks
 	@$(BIN)/python bench/run.py
+
+bench-cold: $(DEV) ## the flush, and rehydrating among a million rows, against bare PostgreSQL
+	@$(BIN)/python bench/cold.py
 
 up: ## Redis, PostgreSQL and the daemon as containers
 	@docker compose version >/dev/null 2>&1 || { \

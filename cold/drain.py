@@ -4,7 +4,8 @@
         written = drain.write(Batch(messages, events, states, memories))
         drain.advance({shard: stamp for shard in drain.held})
 
-Rows are copied into staging tables of the connection's own and moved on by one statement, so that writing the same
+Messages and events are copied straight to where they belong. If one of them is there already, they go the way that all
+values go: into staging tables of the connection's own, from where one statement moves them on, so that writing the same
 again changes nothing and is not counted. The staging tables are created in the transaction itself, if missing: behind a
 pooler another transaction may have another connection. Missing partitions are created beside it, on a connection of
 their own, some at a time and each lot committed: so a flush that is cut off in the middle of many has not made them for
@@ -37,6 +38,8 @@ from banshee_memory.cold.staging import (
     StateRow,
     amendment_parameters,
     copies,
+    direct_copies,
+    growth_parameters,
 )
 from banshee_memory.errors import ColdStoreUnavailable
 from banshee_memory.failpoints import failpoint
@@ -89,6 +92,7 @@ class Drain:
         self._store = store
         self._connection = connection
         self._unused = True
+        self._is_new = True
 
     def write(self, batch: Batch) -> Written:
         """Stores the batch, but for its poison: what no retry can ever store, with the reason.
@@ -167,6 +171,27 @@ class Drain:
         return self._stored(batch)
 
     def _stored(self, batch: Batch) -> Written:
+        histories, values = batch.parted()
+        if self._is_new and histories:
+            try:
+                return self._copied(histories, values)
+            except psycopg.errors.UniqueViolation:
+                # A flush before this one died after its commit: some of it is there, and more may be.
+                self._is_new = False
+        return self._moved(batch)
+
+    def _copied(self, histories: Batch, values: Batch) -> Written:
+        """Writes what nobody has written before, straight to where it belongs, and then the values."""
+        with self._connection.transaction():
+            for copy in direct_copies(histories):
+                self._copy(copy)
+            failpoint("flush.copied")
+            self._connection.execute(STATEMENTS["grow_agents"].sql, growth_parameters(histories), prepare=True)
+            written = Written(messages=len(histories.messages), events=len(histories.events))
+            return written.plus(self._moved(values)) if values else written
+
+    def _moved(self, batch: Batch) -> Written:
+        """Writes what may be there already, by way of the staging tables."""
         with self._connection.transaction():
             self._clear()
             for copy in copies(batch):

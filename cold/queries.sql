@@ -581,6 +581,17 @@ COPY pg_temp.staged_states FROM STDIN (FORMAT BINARY);
 -- Takes memories in.
 COPY pg_temp.staged_memories FROM STDIN (FORMAT BINARY);
 
+-- name: copy_messages
+-- Takes new messages in directly; if one of them is there already, all of it fails with 23505.
+COPY conversation_messages (agent_id, created_at, stamp, id, role, content, metadata, emotional_context, tokens_used,
+                            session_id) FROM STDIN (FORMAT BINARY);
+
+-- name: copy_events
+-- Takes new events in directly; see copy_messages.
+COPY emotional_events (agent_id, occurred_at, stamp, id, event_type, event_data, mode, resulting_emotions, emotions_after,
+                       context_factors, valence, arousal, intensity, valence_delta, arousal_delta, intensity_delta,
+                       session_id, created_at, state_before, late) FROM STDIN (FORMAT BINARY);
+
 -- name: clear_staged
 -- Empties the staging tables before the commit does: for a second write of the same transaction.
 TRUNCATE pg_temp.staged_messages, pg_temp.staged_events, pg_temp.staged_states, pg_temp.staged_memories;
@@ -689,6 +700,26 @@ WITH new_messages AS (
 )
 SELECT (SELECT coalesce(sum(messages), 0)::bigint FROM said), (SELECT coalesce(sum(events), 0)::bigint FROM happened),
        (SELECT count(*) FROM new_states), (SELECT count(*) FROM new_memories);
+
+-- name: grow_agents
+-- Adds to agents' totals what was copied in directly; see store_staged.
+INSERT INTO agents AS stored (agent_id, flushed_stamp, total_messages, user_messages, assistant_messages, system_messages,
+                              function_messages, tool_messages, total_tokens, total_events, first_message, last_message)
+SELECT * FROM unnest(%(agents)s::uuid[], %(stamps)s::bigint[], %(messages)s::bigint[], %(by_user)s::bigint[],
+                     %(by_assistant)s::bigint[], %(by_system)s::bigint[], %(by_function)s::bigint[], %(by_tool)s::bigint[],
+                     %(tokens)s::bigint[], %(events)s::bigint[], %(firsts)s::timestamptz[], %(lasts)s::timestamptz[])
+ON CONFLICT (agent_id) DO UPDATE
+SET flushed_stamp = greatest(stored.flushed_stamp, excluded.flushed_stamp),
+    total_messages = stored.total_messages + excluded.total_messages,
+    user_messages = stored.user_messages + excluded.user_messages,
+    assistant_messages = stored.assistant_messages + excluded.assistant_messages,
+    system_messages = stored.system_messages + excluded.system_messages,
+    function_messages = stored.function_messages + excluded.function_messages,
+    tool_messages = stored.tool_messages + excluded.tool_messages,
+    total_tokens = stored.total_tokens + excluded.total_tokens,
+    total_events = stored.total_events + excluded.total_events,
+    first_message = least(stored.first_message, excluded.first_message),
+    last_message = greatest(stored.last_message, excluded.last_message);
 
 -- name: superseded_states
 -- The agents whose staged state is not what is stored now: another, newer one is, or one that has the same stamp because two

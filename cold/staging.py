@@ -7,6 +7,7 @@ of jsonb. (Packing whole rows in Python was tried: it is slower than the driver'
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ import msgspec
 from banshee_memory.cold.codec import to_json
 from banshee_memory.emotions import Before, Emotion, StoredState
 from banshee_memory.records import (
+    ROLES,
     ConversationMessage,
     EmotionalEventRecord,
     Json,
@@ -135,6 +137,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.rows())
 
+    def parted(self) -> tuple[Batch, Batch]:
+        """Messages and events, which never change; and all else, which can lose against what is newer."""
+        histories, values = Batch(self.messages, self.events), Batch(states=self.states, memories=self.memories)
+        values.amendments = self.amendments
+        return histories, values
+
     def halves(self) -> tuple[Batch, Batch]:
         """Two batches that hold, each about half of it, what this one does."""
         rows = self.rows()
@@ -170,6 +178,15 @@ def copies(batch: Batch) -> list[Copy]:
         (batch.events, Copy("stage_events", _EVENT_TYPES, map(_event, batch.events))),
         (batch.states, Copy("stage_states", _STATE_TYPES, map(_state, batch.states))),
         (batch.memories, Copy("stage_memories", _MEMORY_TYPES, map(_memory, batch.memories))),
+    )
+    return [copy for rows, copy in kinds if rows]
+
+
+def direct_copies(batch: Batch) -> list[Copy]:
+    """What of it can go straight to where it belongs: histories, of which a row never changes."""
+    kinds = (
+        (batch.messages, Copy("copy_messages", _MESSAGE_TYPES, map(_message, batch.messages))),
+        (batch.events, Copy("copy_events", _EVENT_TYPES, map(_event, batch.events))),
     )
     return [copy for rows, copy in kinds if rows]
 
@@ -293,3 +310,42 @@ def amendment_parameters(rows: Sequence[AmendmentRow]) -> dict[str, list[Any]]:
 
 def _text(value: Json) -> str | None:
     return None if value is None else to_json(value).decode()
+
+
+@dataclass(slots=True)
+class _Growth:
+    """What an agent's totals grow by."""
+
+    stamp: int = 0
+    roles: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ROLES, 0))
+    tokens: int = 0
+    events: int = 0
+    first_us: int | None = None
+    last_us: int = 0
+
+
+def growth_parameters(batch: Batch) -> dict[str, list[Any]]:
+    """What `grow_agents` takes, if all messages and events of the batch are new: columns, an agent a row."""
+    grown: dict[UUID, _Growth] = defaultdict(_Growth)
+    for row in batch.messages:
+        growth, at_us, said = grown[row.agent_id], row.placed.at_us, row.placed.record
+        growth.stamp = max(growth.stamp, row.stamp)
+        growth.roles[said.role] += 1
+        growth.tokens += said.tokens_used or 0
+        growth.first_us = at_us if growth.first_us is None else min(growth.first_us, at_us)
+        growth.last_us = max(growth.last_us, at_us)
+    for event in batch.events:
+        growth = grown[event.agent_id]
+        growth.stamp = max(growth.stamp, event.stamp)
+        growth.events += 1
+    each = grown.values()
+    return {
+        "agents": list(grown),
+        "stamps": [growth.stamp for growth in each],
+        "messages": [sum(growth.roles.values()) for growth in each],
+        **{f"by_{role}": [growth.roles[role] for growth in each] for role in ROLES},
+        "tokens": [growth.tokens for growth in each],
+        "events": [growth.events for growth in each],
+        "firsts": [None if growth.first_us is None else from_us(growth.first_us) for growth in each],
+        "lasts": [None if growth.first_us is None else from_us(growth.last_us) for growth in each],
+    }

@@ -159,6 +159,7 @@ PLANLESS = {
     *("ping", "limit_transaction", "ensure_partitions", "drop_partition", "clear_staged"),
     *(f"{verb}_{kind}" for verb in ("create_staged", "stage") for kind in ("messages", "events", "states", "memories")),
     *("hold_migrations", "ledger_exists", "ledger", "sign_migration", "store_shards", "fix_shards", "add_shards"),
+    *("copy_messages", "copy_events", "grow_agents"),
     *("keep_recovery", "recoveries", "sweep_recoveries"),
 }
 """What looks into no table that grows."""
