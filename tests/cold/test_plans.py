@@ -121,6 +121,7 @@ PLANS: dict[str, Plan] = {
     "schema_state": Plan({}, {"all of banshee_store": 1, "all of banshee_migrations": 1}),
     "shard_stamp": Plan({"shard": 1}, {"all of shards": 1}),
     "shard_stamps": Plan({}, {"all of shards": 1, "all of forgotten": 1}),
+    "flushed_stamps": Plan({}, {"all of shards": 1}),
     "hold_free_shards": Plan({"shards": [1]}, {"all of shards": 1}),
     "hold_shards": Plan({"shards": [1]}, {"all of shards": 1}),
     "advance_shards": Plan({"shards": [1], "stamps": [1]}, {"all of shards": 1}),
