@@ -63,6 +63,11 @@ class RedisServer:
         with redis.Redis.from_url(f"unix://{quote(str(self.socket))}") as client:
             return client.execute_command(*words)
 
+    @property
+    def can_sync(self) -> bool:
+        """Whether it has WAITAOF."""
+        return bool(self.command("COMMAND", "LIST", "FILTERBY", "PATTERN", "waitaof"))
+
     def kill(self) -> None:
         """As a power cut does, but for what the kernel has."""
         if self._process is not None:

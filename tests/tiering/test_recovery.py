@@ -193,7 +193,7 @@ def test_a_write_is_not_confirmed_by_another_server(
     memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str, level: Durability
 ) -> None:
     """What another server comes to hold, on its disk or in PostgreSQL, does not speak for what this one took."""
-    if level is Durability.SYNCED and not server.command("COMMAND", "INFO", "WAITAOF").get("waitaof"):
+    if level is Durability.SYNCED and not server.can_sync:
         pytest.skip("this server has no WAITAOF")
     agent = uuid4()
     memory.conversations.save_message(agent, "user", "before", durability=level)
@@ -219,7 +219,7 @@ def test_a_write_is_not_confirmed_by_another_server(
 
 
 def test_a_task_is_not_confirmed_by_another_server(servers: Redises, server: RedisServer, database: str) -> None:
-    if not server.command("COMMAND", "INFO", "WAITAOF").get("waitaof"):
+    if not server.can_sync:
         pytest.skip("this server has no WAITAOF")
     agent = uuid4()
 
