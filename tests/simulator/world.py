@@ -18,6 +18,7 @@ from banshee_memory.cold import partitions
 from banshee_memory.errors import BansheeError
 from banshee_memory.failpoints import armed
 from banshee_memory.hot.calls import Call
+from banshee_memory.hot.keys import shard_keys
 from banshee_memory.operations import Operation, Operations
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import EPOCH, from_us, to_us
@@ -47,6 +48,8 @@ SETTINGS = Settings(
 
 AGENTS, CLIENTS, DAEMONS = 4, 4, 2
 DEEPEST = 2
+MUCH, LONG = 4, 60
+"""What waits when a replica begins to lag, and how many deeds later it can take over."""
 BEGINNING = timedelta(days=60)
 
 
@@ -169,6 +172,7 @@ class World:
         self._is_down = False
         self._is_urgent = False
         """It is another Redis: whoever is at work goes on first, for others would wait for the rows that it holds."""
+        self._lags_since = 0
         self._may_lag = True
         """One failover is enough for a seed."""
         self._then: list[Life] | None = None
@@ -299,7 +303,7 @@ class World:
             (self._fill, 1),
             (self._make_room, 1),
             (self._rush_ids, 0.5),
-            (self._fail_over, 3) if self._then is not None else (self._lag, 0.3 * self._may_lag),
+            (self._lag, 3) if self._may_lag else (self._fail_over, 3 * self._has_lagged),
         ]
         self.random.choices([fault for fault, _ in faults], [weight for _, weight in faults])[0]()
 
@@ -382,10 +386,18 @@ class World:
         self.tell(f"the ids of shard {shard} rush ahead")
 
     def _lag(self) -> None:
+        waiting = sum(self.servers.redis.client.xlen(keys.log) for keys in map(shard_keys, range(self.settings.shards)))
+        if waiting < MUCH:
+            return  # of what is cold already nothing can be older on the replica
         self.tell("the replica lags from here on")
         self._may_lag = False
         self.servers.redis.lag()
-        self._then = snapshot(self.lives)
+        self._then, self._lags_since = snapshot(self.lives), len(self.trace)
+
+    @property
+    def _has_lagged(self) -> bool:
+        """Whether the replica has fallen so far behind that it matters."""
+        return self._then is not None and len(self.trace) - self._lags_since > LONG
 
     def _fail_over(self) -> None:
         assert self._then is not None
