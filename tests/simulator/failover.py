@@ -112,10 +112,10 @@ def _is_stored(felt: Felt, stored: StoredState | None) -> bool:
 
 def _follow_memory(world: World, life: Life, surviving: Survivors, name: Name) -> None:
     """As for the state. One that was deleted, in PostgreSQL too, must not come back."""
-    versions, at_once = life.memories[name], not life.is_certain(name)
+    versions = life.memories[name]
     oldest = max(len(surviving.then.memories[name]) - 1, _index(versions, surviving.memories[name]))
     record = world.ask(lambda o: o.get_memory(life.id, *name))
-    version = next((v for v in versions[oldest:] if _says(record, v, world.now, doubtful=at_once)), None)
+    version = next((v for v in versions[oldest:] if _says(record, v, world.latest)), None)
     assert version is not None, f"{life.label} knows {name} as {record}, which is older than what had to survive"
     known = version.known and replace(version.known)
     life.remember(name, known, version.stamp)
@@ -138,7 +138,8 @@ def _index(versions: Sequence[Version], stored: StoredMemory | None) -> int:
     return index + (is_deletion and index + 1 < len(versions) and versions[index + 1].known is None)
 
 
-def _says(record: MemoryRecord | None, version: Version, now: int, *, doubtful: bool) -> bool:
+def _says(record: MemoryRecord | None, version: Version, latest: int) -> bool:
+    """Whether that is what is read; what was once over by a clock that stepped back since may be there or not."""
     if record is None:
-        return version.known is None or version.known.is_over(now) or doubtful
+        return version.known is None or version.known.is_over(latest)
     return version.known is not None and record.data == version.known.data
