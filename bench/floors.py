@@ -40,17 +40,16 @@ class BareSocket:
         self._reader = hiredis.Reader()
 
     def ask(self, packed: bytes, replies: int = 1) -> Any:
-        """The last of so many replies."""
+        """The reply to the one command, or to the second of three."""
         self._socket.sendall(packed)
-        reply = False
-        while replies:
+        every: list[Any] = []
+        while len(every) < replies:
             reply = self._reader.gets()
             if reply is False:
                 self._reader.feed(self._buffer, 0, self._socket.recv_into(self._buffer))
             else:
-                replies -= 1
-                last = reply
-        return last
+                every.append(reply)
+        return every[replies // 2]
 
     def close(self) -> None:
         """Closes it."""
@@ -72,15 +71,15 @@ class BareProtocol(asyncio.Protocol):
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             first = self._waiting[0]
-            first[1] -= 1
-            if not first[1]:
+            first[1].append(reply)
+            if len(first[1]) == first[2]:
                 self._waiting.popleft()
-                first[0].set_result(reply)
+                first[0].set_result(first[1][first[2] // 2])
 
     def ask(self, packed: bytes, replies: int = 1) -> asyncio.Future[Any]:
-        """The last of so many replies."""
+        """The reply to the one command, or to the second of three."""
         future = self._loop.create_future()
-        self._waiting.append([future, replies])
+        self._waiting.append([future, [], replies])
         self.transport.write(packed)
         return future
 
@@ -149,7 +148,7 @@ def operations() -> dict[str, Made]:
             each(writers, lambda keys: [calls.update_emotions(keys, {Emotion.JOY: 0.01}, "add")]),
             faded,
         ),
-        "get_history(50)": (each(readers, lambda keys: calls.history_end(keys.messages, 50)[1:2]), messages),
+        "get_history(50)": (each(readers, lambda keys: calls.history_end(keys.messages, 50)), messages),
         "save_message": (each(writers, lambda keys: [calls.append_messages(keys, [(None, False, body)])]), _same),
         "retrieve_memory": (each(readers, lambda keys: [calls.retrieve_memory(keys, "fact", "river")]), data),
         "store_memory": (each(writers, lambda keys: [calls.store_memory(keys, "fact", "river", memory, None)]), _same),

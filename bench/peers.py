@@ -21,8 +21,8 @@ def all_of(
     for name, peer in PEERS.items():
         try:
             made = list(peer(urls, loop, stack))
-        except ImportError as exc:
-            note(f"{name}: {exc}")
+        except Exception as exc:  # noqa: BLE001  # whatever a peer stumbles over, the others are measured
+            note(f"{name}: {type(exc).__name__}: {exc}")
         else:
             for operation, call, is_async in made:
                 yield Case(operation, name, call, calls=20, is_async=is_async)
@@ -108,7 +108,8 @@ def _om(urls: Urls, loop: asyncio.AbstractEventLoop, stack: ExitStack) -> Made:
     client = stack.enter_context(redis.Redis.from_url(urls[0], decode_responses=True))
     names = [emotion.value for emotion in world.FELT]
     fields = {"__annotations__": dict.fromkeys(names, float), "Meta": type("Meta", (), {"database": client})}
-    model = type("Feeling", (om.HashModel,), {**fields, "__module__": __name__})
+    made_by = type(om.HashModel)
+    model = made_by("Feeling", (om.HashModel,), {**fields, "__module__": __name__}, index=True)
     made = [model(**{e.value: i for e, i in world.FELT.items()}) for _ in range(100)]
     for each in made:
         each.save()
