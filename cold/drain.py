@@ -39,7 +39,7 @@ from banshee_memory.cold.staging import (
     amendment_parameters,
     copies,
     direct_copies,
-    growth_parameters,
+    growth_of,
 )
 from banshee_memory.errors import ColdStoreUnavailable
 from banshee_memory.failpoints import failpoint
@@ -186,7 +186,7 @@ class Drain:
             for copy in direct_copies(histories):
                 self._copy(copy)
             failpoint("flush.copied")
-            self._connection.execute(STATEMENTS["grow_agents"].sql, growth_parameters(histories), prepare=True)
+            self._connection.execute(STATEMENTS["grow_agents"].sql, {"grown": growth_of(histories)}, prepare=True)
             written = Written(messages=len(histories.messages), events=len(histories.events))
             return written.plus(self._moved(values)) if values else written
 

@@ -705,9 +705,11 @@ SELECT (SELECT coalesce(sum(messages), 0)::bigint FROM said), (SELECT coalesce(s
 -- Adds to agents' totals what was copied in directly; see store_staged.
 INSERT INTO agents AS stored (agent_id, flushed_stamp, total_messages, user_messages, assistant_messages, system_messages,
                               function_messages, tool_messages, total_tokens, total_events, first_message, last_message)
-SELECT * FROM unnest(%(agents)s::uuid[], %(stamps)s::bigint[], %(messages)s::bigint[], %(by_user)s::bigint[],
-                     %(by_assistant)s::bigint[], %(by_system)s::bigint[], %(by_function)s::bigint[], %(by_tool)s::bigint[],
-                     %(tokens)s::bigint[], %(events)s::bigint[], %(firsts)s::timestamptz[], %(lasts)s::timestamptz[])
+SELECT agent, stamp, "user" + assistant + system + function + tool, "user", assistant, system, function, tool, tokens, events,
+       timestamptz 'epoch' + first * interval '1 microsecond', timestamptz 'epoch' + last * interval '1 microsecond'
+FROM jsonb_to_recordset(%(grown)s::jsonb)
+         AS grown (agent uuid, stamp bigint, "user" bigint, assistant bigint, system bigint, function bigint, tool bigint,
+                   tokens bigint, events bigint, first bigint, last bigint)
 ON CONFLICT (agent_id) DO UPDATE
 SET flushed_stamp = greatest(stored.flushed_stamp, excluded.flushed_stamp),
     total_messages = stored.total_messages + excluded.total_messages,

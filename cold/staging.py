@@ -7,7 +7,6 @@ of jsonb. (Packing whole rows in Python was tried: it is slower than the driver'
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +18,6 @@ import msgspec
 from banshee_memory.cold.codec import to_json
 from banshee_memory.emotions import Before, Emotion, StoredState
 from banshee_memory.records import (
-    ROLES,
     ConversationMessage,
     EmotionalEventRecord,
     Json,
@@ -312,40 +310,37 @@ def _text(value: Json) -> str | None:
     return None if value is None else to_json(value).decode()
 
 
-@dataclass(slots=True)
-class _Growth:
-    """What an agent's totals grow by."""
+class _Growth(msgspec.Struct):
+    """What an agent's totals grow by; times in µs since 1970."""
 
+    agent: UUID
     stamp: int = 0
-    roles: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ROLES, 0))
+    user: int = 0
+    assistant: int = 0
+    system: int = 0
+    function: int = 0
+    tool: int = 0
     tokens: int = 0
     events: int = 0
-    first_us: int | None = None
-    last_us: int = 0
+    first: int | None = None
+    last: int | None = None
 
 
-def growth_parameters(batch: Batch) -> dict[str, list[Any]]:
-    """What `grow_agents` takes, if all messages and events of the batch are new: columns, an agent a row."""
-    grown: dict[UUID, _Growth] = defaultdict(_Growth)
+def growth_of(batch: Batch) -> str:
+    """What `grow_agents` takes, if all messages and events of the batch are new: JSON, an object an agent."""
+    grown: dict[UUID, _Growth] = {}
     for row in batch.messages:
-        growth, at_us, said = grown[row.agent_id], row.placed.at_us, row.placed.record
-        growth.stamp = max(growth.stamp, row.stamp)
-        growth.roles[said.role] += 1
+        growth = grown.get(row.agent_id) or grown.setdefault(row.agent_id, _Growth(row.agent_id))
+        at_us, stamp, said = row.placed
+        growth.stamp = max(growth.stamp, stamp)
+        if growth.first is None or at_us < growth.first:
+            growth.first = at_us
+        if growth.last is None or at_us > growth.last:
+            growth.last = at_us
+        setattr(growth, said.role, getattr(growth, said.role) + 1)
         growth.tokens += said.tokens_used or 0
-        growth.first_us = at_us if growth.first_us is None else min(growth.first_us, at_us)
-        growth.last_us = max(growth.last_us, at_us)
     for event in batch.events:
-        growth = grown[event.agent_id]
+        growth = grown.get(event.agent_id) or grown.setdefault(event.agent_id, _Growth(event.agent_id))
         growth.stamp = max(growth.stamp, event.stamp)
         growth.events += 1
-    each = grown.values()
-    return {
-        "agents": list(grown),
-        "stamps": [growth.stamp for growth in each],
-        "messages": [sum(growth.roles.values()) for growth in each],
-        **{f"by_{role}": [growth.roles[role] for growth in each] for role in ROLES},
-        "tokens": [growth.tokens for growth in each],
-        "events": [growth.events for growth in each],
-        "firsts": [None if growth.first_us is None else from_us(growth.first_us) for growth in each],
-        "lasts": [None if growth.first_us is None else from_us(growth.last_us) for growth in each],
-    }
+    return msgspec.json.encode(list(grown.values())).decode()

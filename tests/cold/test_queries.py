@@ -13,7 +13,6 @@ import pytest
 from banshee_memory.cold import reads
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.queries import STATEMENTS, statements
-from banshee_memory.records import ROLES
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import to_us
 from tests.cold.making import NOON, NOON_US, message, write
@@ -30,11 +29,7 @@ SPAN = {"parent": "emotional_events", "lowers": [NOON], "uppers": [LATER], "cuto
 SHARDS = {"shards": [1, 2], "stamps": [1, 2]}
 NUMBER = {"shards": 8}
 GIVEN = {"agents": [AGENT], "times": [NOON], "ids": [AGENT], "types": ["fact"], "keys": ["k"]}
-GROWTH = {name: [1] for name in ("stamps", "messages", "tokens", "events", *(f"by_{role}" for role in ROLES))} | {
-    "agents": [AGENT],
-    "firsts": [NOON],
-    "lasts": [NOON],
-}
+GROWTH = {"grown": "[]"}
 NOTHING: dict[str, Any] = {}
 DOOMED = {"through": 1, "since": NOON, "until": LATER, "memory_type": "", "key": "", "limit": 5}
 LEDGER = {"name": "0001_initial_schema", "checksum": "x"}
