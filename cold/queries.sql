@@ -10,14 +10,12 @@ FROM emotional_states
 WHERE agent_id = %(agent)s;
 
 -- name: message_page
--- The newest messages of an agent before a place in its history, newest first. What the agent's row knows of its first and
--- last message spares all other partitions a look.
+-- The newest messages of an agent before a place in its history, newest first.
 SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
-  AND created_at BETWEEN greatest(%(since)s, (SELECT first_message FROM agents WHERE agent_id = %(agent)s))
-                     AND least(%(until)s, (SELECT last_message FROM agents WHERE agent_id = %(agent)s))
+  AND created_at BETWEEN %(since)s AND %(until)s
   AND (created_at, stamp) < (%(until)s, %(stamp)s)
 ORDER BY created_at DESC, stamp DESC, id DESC
 LIMIT %(limit)s;
