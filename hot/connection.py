@@ -49,6 +49,7 @@ class Connection:
         self._feed, self._gets = self._reader.feed, self._reader.gets
         self.used = monotonic()
         """When it was last asked."""
+        _connections.add(self)
         _limit(opened, timeout)
 
     def __del__(self) -> None:
@@ -153,7 +154,6 @@ class Pool:
     def __init__(self, opened: Callable[[], Connection]) -> None:
         self._opened = opened
         self._free: list[Connection] = []
-        self._every: weakref.WeakSet[Connection] = weakref.WeakSet()
         _pools.add(self)
 
     def ask(self, command: tuple[Any, ...]) -> Any:
@@ -192,9 +192,7 @@ class Pool:
             try:
                 connection = free.pop()
             except IndexError:
-                connection = self._opened()
-                self._every.add(connection)
-                return connection
+                return self._opened()
             if now - connection.used < _IDLE or connection.is_usable():
                 connection.used = now
                 return connection
@@ -207,18 +205,20 @@ class Pool:
             connection.close()
 
     def forget(self) -> None:
-        """In a forked child: all are the parent's, also one that this thread was just using."""
+        """In a forked child: all are the parent's."""
         self._free = []
-        for connection in self._every:
-            connection.close()
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
 def _forget_all() -> None:
+    """In a forked child: also those of no pool, and one that this thread was just using."""
     for pool in _pools:
         pool.forget()
+    for connection in _connections:
+        connection.close()
 
 
 os.register_at_fork(after_in_child=_forget_all)

@@ -243,10 +243,11 @@ pool = Pool(lambda: Connection(open_socket(sys.argv[1], {}), 10))
 parent = pool.ask(("CLIENT", "ID"))
 connection = pool._taken(pool._free)  # as if a signal handler forked within a call
 pool._free.append(connection)
-held = connection._socket
+alone = Connection(open_socket(sys.argv[1], {}), 10)
+held = [connection._socket, alone._socket]
 child = os.fork()
 if child == 0:
-    assert held.fileno() == -1, "the child keeps the parent's socket"
+    assert [one.fileno() for one in held] == [-1, -1], "the child keeps the parent's sockets"
     assert not pool._free
     assert pool.ask(("CLIENT", "ID")) != parent, "the child uses the parent's connection"
     assert pool.ask(("ECHO", "child")) == b"child"
