@@ -29,5 +29,5 @@ class AsyncRounds(Generic[T]):
 
     async def _do(self, joined: Round[T]) -> T:
         async with self._one_at_a_time:
-            self._next.begin()
+            self._next.begin(joined)
             return await self._work(frozenset(joined.shards))

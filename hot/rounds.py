@@ -38,10 +38,11 @@ class NextRound(Generic[T]):
             joined.shards.add(shard)
             return joined, is_first
 
-    def begin(self) -> None:
-        """Nobody joins it any more."""
+    def begin(self, begun: Round[T]) -> None:
+        """Nobody joins that round any more."""
         with self._lock:
-            self._round = None
+            if self._round is begun:
+                self._round = None
 
 
 class Rounds(Generic[T]):
@@ -58,10 +59,11 @@ class Rounds(Generic[T]):
         if not is_first:
             joined.over.wait()
             return joined.outcome
-        with self._one_at_a_time:
-            self._next.begin()
-            try:
+        try:
+            with self._one_at_a_time:
+                self._next.begin(joined)
                 joined.outcome = self._work(frozenset(joined.shards))
-            finally:
-                joined.over.set()
+        finally:
+            self._next.begin(joined)  # an interrupt can come before it began, too
+            joined.over.set()
         return joined.outcome

@@ -488,6 +488,36 @@ def test_a_round_that_is_interrupted_leaves_nobody_waiting() -> None:
     assert [type(error) for error in errors] == [KeyboardInterrupt]
 
 
+def test_a_round_that_is_interrupted_before_it_begins_leaves_nobody_waiting() -> None:
+    """Ctrl-C reaches the main thread also while that waits for the round before its own to end."""
+    rounds: Rounds[str] = Rounds(lambda _: "done")
+    outcomes: list[str | None] = []
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise InterruptedError
+
+    def join_and_interrupt(_: int) -> None:
+        until(lambda: rounds._next._round is not None)
+        [follower] = together(1, lambda _: outcomes.append(rounds.wait(1)))[0]
+        until(lambda: rounds._next._round is None or len(rounds._next._round.shards) == 2)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        follower.join(30)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    rounds._one_at_a_time.acquire()
+    threads, errors = together(1, join_and_interrupt)
+    try:
+        with pytest.raises(InterruptedError):
+            rounds.wait(0)
+    finally:
+        threads[0].join()
+        signal.signal(signal.SIGUSR1, before)
+    rounds._one_at_a_time.release()
+    assert outcomes == [None]
+    assert not errors
+    assert rounds.wait(2) == "done"
+
+
 def test_a_task_that_is_cancelled_leaves_the_others_their_round() -> None:
     async def run() -> None:
         began, go = asyncio.Event(), asyncio.Event()
