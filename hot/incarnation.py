@@ -28,8 +28,9 @@ class Incarnation(NamedTuple):
 def incarnation_of(replies: list[Any]) -> Incarnation:
     """What the answers to `calls.QUESTIONS` say."""
     info, named = parse_info(replies[0]), replies[1]
-    # The process and its history: one that was demoted and promoted again is the same process with another history.
-    identity = f"{info.get('run_id', '')[:12]}.{info.get('master_replid', '')[:12]}"
+    # The process, and the history in which it was promoted: one that was demoted and promoted again is the same process
+    # with another. Its own history's name says nothing: it changes when a first replica begins to follow.
+    identity = f"{info.get('run_id', '')[:12]}.{info.get('master_replid2', '')[:12]}"
     return Incarnation(identity, None if named is None else named.decode(errors="replace"), info.get("role") == "slave")
 
 

@@ -75,6 +75,18 @@ class Life:
         """Counts what changed what it feels."""
         return self.states[-1].change
 
+    def begin_again(self) -> None:
+        """It was forgotten: from here on it is another agent under the same id."""
+        self.epoch += 1
+        self.changes += 1
+        self.model = Agent()
+        self.states = [Felt(self.changes, None, {})]
+        for name in self.memories:
+            self.memories[name] = [Version(0, None, 0)]
+        self.contexts.clear()
+        self.keyed.clear()
+        self.doubtful.clear()
+
     def say(self, at: int, content: str, tokens: int, context: dict[str, float] | None) -> None:
         """A message was appended."""
         self.model.say(Said(at, 0, UUID(int=0), "user", content, None, tokens, context))

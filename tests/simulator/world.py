@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -23,6 +24,7 @@ from banshee_memory.operations import Operation, Operations
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import EPOCH, from_us, to_us
 from banshee_memory.tiering.drain import Drain
+from banshee_memory.tiering.forgetting import Forgetting
 from banshee_memory.tiering.recovery import Recoverer
 from banshee_memory.tiering.steps import Steps, drive
 from tests.own_servers import CLOCK_KEY
@@ -112,6 +114,11 @@ class Client:
             self._retries = self._retries - 1 if deed.key is not None else 0
         except Killed:
             self._world.tell(f"{self.name}: dies")
+            self._steps = self.deed = None
+
+    def give_up(self, life: Life) -> None:
+        """It dies if it is at a call with a key for that agent: whether that is done again is for others to test."""
+        if self.deed is not None and self.deed.life is life and self.deed.key is not None:
             self._steps = self.deed = None
 
     def finish(self) -> None:
@@ -298,6 +305,7 @@ class World:
             (self._move_clock, 6),
             (self._look, 6),
             (self._pause, 3),
+            (self._forget, 0.6 * (self._depth == 0)),
             (self._kill_redis, 0.25),
             (self._kill_postgres, 0.12),
             (self._fill, 1),
@@ -345,6 +353,24 @@ class World:
         client = self.random.choice([actor for actor in self._actors if isinstance(actor, Client)])
         client.pace = 4.0 if client.pace < 1 else 0.05
         self.tell(f"{client.name} goes on" if client.pace > 1 else f"{client.name} stops for a while")
+
+    def _forget(self) -> None:
+        """An agent is forgotten, whatever others are at: nothing of it comes back, from a replica neither."""
+        number = self.random.randrange(len(self.lives))
+        life = self.lives[number]
+        self.tell(f"{life.label} is forgotten")
+        self.troubles += 1
+        with self.quiet(), self._room():
+            Forgetting(self.settings, self.hot, self.cold).forget(life.id)
+        life.begin_again()
+        if self._then is not None:
+            self._then[number] = deepcopy(life)
+        self._let_go_of_keys(life)
+
+    def _let_go_of_keys(self, life: Life) -> None:
+        for actor in self._actors:
+            if isinstance(actor, Client):
+                actor.give_up(life)
 
     def _look(self) -> None:
         """Whatever Redis may let go of is in PostgreSQL."""
@@ -414,6 +440,7 @@ class World:
         """What is lost is known when whoever was at work on the old server has ended."""
         with self.quiet():
             for life, surviving in zip(self.lives, self._survivors or (), strict=True):
+                self._let_go_of_keys(life)
                 follow(self, life, surviving)
         self._survivors = None
 

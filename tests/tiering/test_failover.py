@@ -280,3 +280,19 @@ def test_what_a_flush_of_the_lost_server_stores_last_is_what_is_read(servers: Re
             read = memory.emotions.load_state(agent)
         assert read is not None
         assert read.emotions == known.emotions
+
+
+def test_a_server_that_is_followed_for_the_first_time_stays_the_same(servers: Redises, database: str) -> None:
+    """It gives its history another name then."""
+    first, agent = servers.new(), agent_in(0)
+    servers.front.lead_to(first)
+    with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as memory:
+        live(memory, agent, "first")
+        memory.flush()
+        before = memory.stats().recoveries
+    replica = servers.new()
+    replica.follow(first)
+    replica.await_all_of(first)
+    with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as memory:
+        assert memory.rehydrate(agent).messages == 0, "all of it stays resident"
+        assert memory.stats().recoveries == before
