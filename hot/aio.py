@@ -74,10 +74,11 @@ class AsyncHotStore:
         if ServerError not in map(type, replies):
             return replies
         for _ in range(_RECOVERIES):
-            again = [n for n, reply in enumerate(replies) if faults.is_recoverable(reply)]
-            if not again or not await self._recover(client, replies[again[0]]):
+            refused = [n for n, reply in enumerate(replies) if faults.is_recoverable(reply)]
+            if not refused or not await self._recover(client, replies[refused[0]]):
                 break
-            # Only what was refused is sent again: the rest was done.
+            # What only reads told how it was before: a receipt would be that of no write. The rest was done.
+            again = sorted({*refused, *(n for n, call in enumerate(batch) if call.only_reads)})
             for n, reply in zip(again, await self._pipeline(client, [batch[n] for n in again]), strict=True):
                 replies[n] = reply
         if any(map(faults.is_read_only, replies)):

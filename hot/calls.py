@@ -42,6 +42,11 @@ class Call(msgspec.Struct, Generic[T], frozen=True, gc=False):
     command: tuple[Argument, ...]
     decode: Callable[[Any], T]
 
+    @property
+    def only_reads(self) -> bool:
+        """Whether it is a function that writes nothing."""
+        return self.command[0] == "FCALL_RO"
+
 
 class Miss(enum.Enum):
     """The key is not resident: PostgreSQL may know more."""

@@ -16,11 +16,16 @@ from banshee_memory import (
     ColdStoreUnavailable,
     Durability,
     DurabilityUnavailable,
+    Emotion,
+    EmotionalState,
     HotStoreUnavailable,
     MemoryPlugin,
+    Receipt,
     Settings,
 )
 from banshee_memory.failpoints import armed
+from banshee_memory.hot import calls
+from banshee_memory.hot.keys import agent_keys
 from tests.failpoints import failpoints
 from tests.own_servers import own_database
 from tests.redis_servers import Redises, RedisServer, redises
@@ -216,6 +221,33 @@ def test_a_write_is_not_confirmed_by_another_server(
         memory.wait_cold(unconfirmed.value.receipt)
     texts = [m.content for m in memory.conversations.get_history(agent)]
     assert texts == (["before", "after"] if level is Durability.COLD else ["after"])
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_write_on_a_server_that_lost_its_logs_has_the_receipt_of_its_own(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str, kind: str
+) -> None:
+    """It is asked for beside the write, which was refused and sent again."""
+    agent = uuid4()
+    memory.conversations.save_message(agent, "user", "before")
+    call = calls.save_state(agent_keys(agent, SETTINGS.shards), EmotionalState({Emotion.JOY: 0.5}, {}))
+    batch: list[Any] = [call, calls.receipt_beside(call)]
+
+    async def write() -> Receipt:
+        async with AsyncMemoryPlugin(database, servers.front.url, settings=SETTINGS) as other:
+            await other.emotions.load_state(agent)
+            hot, _ = await other._open()
+            server.command("FLUSHALL")
+            found: Receipt = (await hot.run_all(batch))[1]
+            return found
+
+    if kind == "sync":
+        server.command("FLUSHALL")
+        receipt = memory._open()[0].run_all(batch)[1]
+    else:
+        receipt = asyncio.run(write())
+    assert receipt.stamp
+    assert receipt.server == memory._open()[0].run(calls.named_server())
 
 
 def test_a_task_is_not_confirmed_by_another_server(servers: Redises, server: RedisServer, database: str) -> None:
