@@ -45,7 +45,7 @@ class HotStore:
         self._offered: set[Durability] = set()
         self._meeting = threading.RLock()
         self._meetings = 0
-        self._strictly = threading.local()
+        self._strict = threading.local()
         self.recovery: Recovers | None = None
         """Mends a server that is not the one that was written to last. None: such a server is used as it is."""
 
@@ -223,10 +223,14 @@ class HotStore:
         if faults.is_function_missing(exc):
             self._load(client)
             return True
-        if self.recovery is None:
+        if self.recovery is None or self._is_strict():
             return False
-        self.recovery.admit()
+        self._admit()
         return True
+
+    def _admit(self) -> None:
+        if self.recovery is not None:
+            self.recovery.admit()
 
     def _ask(self, client: Asked, *command: Argument) -> Any:
         return self._checked(client, self._reply(client, command))
@@ -259,15 +263,27 @@ class HotStore:
         """Another client of the same server, which uses it as it is: for who recovers it."""
         return HotStore(self._url, self._settings, clock=self._clock)
 
+    def recovering(self, work: Callable[[], T]) -> T:
+        """Work that holds rows in PostgreSQL; again, if it met a server that must be recovered. Within, in this thread,
+        such a server is an error: a recovery needs those rows, so it comes when they are let go of."""
+        try:
+            with self._strictly():
+                return work()
+        except faults.ServerChangedError:
+            recover = self.meet
+        except faults.UnseededError:
+            recover = self._admit
+        recover()
+        with self._strictly():
+            return work()
+
     @contextmanager
-    def strictly(self) -> Iterator[None]:
-        """Within, in this thread, another server is an error: who holds rows in PostgreSQL cannot wait for a recovery,
-        which needs them."""
-        self._strictly.on = True
+    def _strictly(self) -> Iterator[None]:
+        self._strict.on = True
         try:
             yield
         finally:
-            self._strictly.on = False
+            self._strict.on = False
 
     def meet(self) -> None:
         """Recovers the server that the URL leads to now; once for all threads that meet it at a time."""
@@ -289,7 +305,7 @@ class HotStore:
         return send()
 
     def _is_strict(self) -> bool:
-        return getattr(self._strictly, "on", False)
+        return getattr(self._strict, "on", False)
 
     def _checked(self, client: Asked, reply: Any) -> Any:
         if isinstance(reply, ServerError):

@@ -10,8 +10,7 @@ Dying before 3 ends leaves everything as it was; dying before 4 makes the next f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 from banshee_memory.cold import reads
@@ -23,7 +22,6 @@ from banshee_memory.errors import ColdStoreUnavailable, ConfigurationError
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
-from banshee_memory.hot.faults import ServerChangedError
 from banshee_memory.hot.keys import agent_keys, shard_of
 from banshee_memory.records import FlushReport
 from banshee_memory.settings import Settings
@@ -31,7 +29,6 @@ from banshee_memory.tiering.batch import Load, loads_by_shard
 from banshee_memory.tiering.restoration import bring_back, gone_back
 from banshee_memory.tiering.shards import ask, with_logs
 
-T = TypeVar("T")
 _SHARD_ENTRIES = 1_000
 _SHARD_BYTES = 1_000_000
 """The largest part of one log that mark-clean compares at once: Redis does nothing else meanwhile."""
@@ -64,7 +61,7 @@ class Drain:
 
     def flush_shards(self, shards: Sequence[int]) -> tuple[FlushReport, set[int]]:
         """The same of these shards; gives also those of which nothing can be carried."""
-        return self._recovering(lambda: self._flush_shards(shards))
+        return self._hot.recovering(lambda: self._flush_shards(shards))
 
     def _flush_shards(self, shards: Sequence[int]) -> tuple[FlushReport, set[int]]:
         left_out: set[int] = set()
@@ -86,17 +83,7 @@ class Drain:
 
     def sweep(self) -> FlushReport:
         """One pass over all that waits, leaving out the shards that somebody else is flushing."""
-        return self._recovering(self._sweep)
-
-    def _recovering(self, work: Callable[[], T]) -> T:
-        """The work; again, if it met another server than before: that is recovered with no row of PostgreSQL held."""
-        try:
-            with self._hot.strictly():
-                return work()
-        except ServerChangedError:
-            self._hot.meet()
-        with self._hot.strictly():
-            return work()
+        return self._hot.recovering(self._sweep)
 
     def _sweep(self) -> FlushReport:
         started = time.monotonic()

@@ -54,7 +54,7 @@ class Forgetting:
         """
         started, removed = time.monotonic(), Counter[str]()
         keys = agent_keys(agent_id, self._settings.shards)
-        dropped = self._end_life(keys, removed)
+        dropped = self._hot.recovering(lambda: self._end_life(keys, removed))
         found = removed
         for _ in range(_LOOKS):
             found = self._erase(keys, dropped)
@@ -80,6 +80,7 @@ class Forgetting:
         with self._cold.drain([keys.shard], self._settings.flush_timeout) as transaction:
             failpoint("forget.locked")
             buried = bury(self._cold, keys.agent, keys.shard, transaction.held[keys.shard])
+            removed.update(totals=buried.totals, states=buried.states)
             failpoint("forget.tombstoned")
             dropped = self._drop_keys(keys, buried.stamp, known)
             failpoint("forget.keys_dropped")
@@ -87,7 +88,6 @@ class Forgetting:
             transaction.raise_tombstone(keys.agent, dropped.through)
             failpoint("forget.tombstone_raised")
         failpoint("forget.life_ended")
-        removed.update(totals=buried.totals, states=buried.states)
         self._count("keys", dropped.gone, removed)
         return dropped
 

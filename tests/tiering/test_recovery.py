@@ -223,6 +223,29 @@ def test_a_write_is_not_confirmed_by_another_server(
     assert texts == (["before", "after"] if level is Durability.COLD else ["after"])
 
 
+@pytest.mark.parametrize("fate", ["restarted", "emptied"])
+def test_forgetting_holds_no_row_that_a_recovery_needs(
+    memory: MemoryPlugin, server: RedisServer, database: str, fate: str
+) -> None:
+    agent, other = lives_of(memory)[1:]
+    known = everything(memory, other)
+    happened: list[str] = []
+
+    def lose(name: str) -> None:
+        if name == "forget.locked" and not happened:
+            happened.append(name)
+            restart(server) if fate == "restarted" else server.command("FLUSHALL")
+
+    with armed(lose):
+        report = memory.forget(agent)
+    assert report.left == 0
+    assert report.totals >= 1
+    assert memory.conversations.get_history(agent) == []
+    assert memory.emotions.load_state(agent) is None
+    if fate == "restarted":
+        assert everything(memory, other) == known
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_write_on_a_server_that_lost_its_logs_has_the_receipt_of_its_own(
     memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str, kind: str
