@@ -12,9 +12,8 @@ from banshee_memory.hot.keys import agent_keys, member_of, shard_keys
 from banshee_memory.records import known
 from banshee_memory.tiering.drain import Drain
 from banshee_memory.tiering.steps import drive
-from tests.simulator.deeds import ALL, Deed, compare_memories, compare_messages, compare_state
+from tests.simulator.deeds import ALL, Deed, compare_events, compare_memories, compare_messages, compare_state
 from tests.simulator.life import Life
-from tests.tiering.comparing import check_event
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
@@ -142,8 +141,7 @@ def _compare(world: World, life: Life) -> None:
     messages = world.ask(lambda o: o.get_history(life.id, ALL, None))
     compare_messages(messages, model.history())
     events = world.ask(lambda o: o.get_event_history(life.id, ALL))
-    for record, happened in zip(events, model.event_history()[::-1], strict=True):
-        check_event(record, happened)
+    compare_events(events, model.event_history()[::-1])
     stats = world.ask(lambda o: o.get_conversation_stats(life.id))
     assert stats.total_messages == len(model.messages), "the totals are not exact"
     assert stats.total_tokens == sum(m.tokens or 0 for m in model.messages)

@@ -8,7 +8,15 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from banshee_memory import ConversationMessage, ConversationStats, CustomEvent, Emotion, EmotionalState, NewMessage
+from banshee_memory import (
+    ConversationMessage,
+    ConversationStats,
+    CustomEvent,
+    Emotion,
+    EmotionalEventRecord,
+    EmotionalState,
+    NewMessage,
+)
 from banshee_memory.hot.calls import MISS, Call
 from banshee_memory.operations import Operation, Operations
 from banshee_memory.records import FlushReport, StoredMemory
@@ -16,7 +24,7 @@ from banshee_memory.records import known as known_of
 from banshee_memory.stamps import from_us, to_us
 from tests.simulator.life import Life, Name
 from tests.tiering.comparing import check_event, check_memory, check_messages, close
-from tests.tiering.model import Said
+from tests.tiering.model import Happened, Said
 
 EMOTIONS = (Emotion.JOY, Emotion.FEAR, Emotion.LOVE)
 LASTING = (("fact", "a"), ("fact", "b"), ("goal", "c"))
@@ -280,8 +288,7 @@ class Deeds:
 
         def check(deed: Deed, read: Any, before: list[str]) -> None:
             if deed.is_undisturbed:
-                for record, model in zip(read, life.model.event_history()[::-1][:limit], strict=True):
-                    check_event(record, model)
+                compare_events(read, life.model.event_history()[::-1][:limit])
 
         return self._read("events", life, lambda: self._operations.get_event_history(life.id, limit), check)
 
@@ -369,10 +376,18 @@ def check_history(deed: Deed, read: Any, before: list[str], limit: int) -> None:
 
 def compare_messages(read: Sequence[ConversationMessage], models: Sequence[Said]) -> None:
     """The same messages; whose client died before it was told their ids has them from here."""
+    assert len(read) == len(models), f"{len(read)} messages, not {len(models)}"
     for message, said in zip(read, models, strict=True):
         if said.id.int == 0:
             said.id = message.id
     check_messages(read, models)
+
+
+def compare_events(read: Sequence[EmotionalEventRecord], models: Sequence[Happened]) -> None:
+    """The same events."""
+    assert len(read) == len(models), f"{len(read)} events, not {len(models)}"
+    for record, happened in zip(read, models, strict=True):
+        check_event(record, happened)
 
 
 def compare_state(state: EmotionalState | None, life: Life, now: int) -> None:
