@@ -101,8 +101,8 @@ end
 -- banshee1_backlog: how full a log is, and what went through it.
 --   KEYS   log, stats (or only log)        ARGV  none
 --   reply  [entries that wait, entries that it ever took, at how many it takes no more (0: never), its last id, the id of
---          the entry that waits longest ('' where none does), the bytes of that entry, the server for which the shard was recovered last ('': none, or
---          not asked)]
+--          the entry that waits longest ('' where none does), the bytes of that entry, the server for which the shard was
+--          recovered last ('': none, or not asked)]
 redis.register_function {
   function_name = 'banshee1_backlog',
   callback = function(KEYS)

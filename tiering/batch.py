@@ -38,6 +38,8 @@ class Load:
     most: int
     is_left_out: bool = False
     """Its dead letters' key is of another type: what could not be carried would have nowhere to go."""
+    is_logged_again: bool = False
+    """PostgreSQL had lost some of it, which Redis still had: that is in the log once more, at its end."""
     states: set[UUID] = field(default_factory=set)
     members: set[Member] = field(default_factory=set)
     messages: set[UUID] = field(default_factory=set)

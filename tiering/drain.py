@@ -78,6 +78,8 @@ class Drain:
             part, loads = self.carry(shards, wait=left)
             report += part
             left_out |= {shard for shard, load in loads.items() if load.is_left_out}
+            # What PostgreSQL lost and Redis logged again was acknowledged before this call, too.
+            targets |= self._newest([shard for shard, load in loads.items() if load.is_logged_again])
             shards = [s for s in shards if self._is_behind(loads.get(s), targets[s])]
         return report + FlushReport(seconds=time.monotonic() - started), left_out
 
@@ -113,8 +115,10 @@ class Drain:
         batch = Batch()
         with self._cold.drain(shards, wait) as transaction:
             failpoint("flush.locked")
-            bring_back(self._hot, transaction)
+            logged_again = bring_back(self._hot, transaction)
             loads = self._read(transaction, batch)
+            for shard in logged_again & loads.keys():
+                loads[shard].is_logged_again = True
             failpoint("flush.read")
             written = transaction.write(batch)
             failpoint("flush.written")

@@ -30,11 +30,14 @@ def gone_back(hot: HotStore, held: Mapping[int, int]) -> dict[int, int]:
     return {shard: mark for (shard, mark), last in zip(behind.items(), reached, strict=True) if last is None}
 
 
-def bring_back(hot: HotStore, rows: Rows) -> None:
-    """Logs again what PostgreSQL lost, of the shards that these rows hold. Dying in the middle, it is done again."""
+def bring_back(hot: HotStore, rows: Rows) -> frozenset[int]:
+    """Logs again what PostgreSQL lost, of the shards that these rows hold; gives those of which it did.
+
+    Dying in the middle, it is done again.
+    """
     behind = gone_back(hot, rows.held)
     if not behind:
-        return
+        return frozenset()
     failpoint("restore.found")
     again = 0
     keys = _owned(hot, behind)
@@ -53,6 +56,7 @@ def bring_back(hot: HotStore, rows: Rows) -> None:
     )
     hot.run_all([calls.mark_flushed(shard_keys(shard), rows.held[shard]) for shard in behind])
     failpoint("restore.marked")
+    return frozenset(behind)
 
 
 def _owned(hot: HotStore, shards: Mapping[int, int]) -> Iterator[OwnedKey]:

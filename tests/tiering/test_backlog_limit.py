@@ -154,7 +154,7 @@ def test_a_client_in_any_language_is_bound(sync_memory: MemoryPlugin, urls: tupl
     with redis.Redis.from_url(urls[1]) as foreign:
         with pytest.raises(redis.ResponseError, match=f"^BANSHEE_BACKLOG {SHARE} "):
             foreign.fcall("banshee1_update_emotions", 2, keys.state, keys.log, agent.bytes, "add", "joy", "0.1")
-        waiting, _, limit, _, oldest, size = foreign.fcall_ro("banshee1_backlog", 1, keys.log)
+        waiting, _, limit, _, oldest, size, _ = foreign.fcall_ro("banshee1_backlog", 1, keys.log)
         ((first, fields),) = foreign.xrange(keys.log, count=1)
         assert (waiting, limit, oldest) == (SHARE, SHARE, first)
         assert size == sum(len(text) for pair in fields.items() for text in pair)

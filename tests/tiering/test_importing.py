@@ -22,7 +22,7 @@ from banshee_memory import (
     importing,
 )
 from banshee_memory.tiering.transfer import EventLine, Line, MemoryLine, MessageLine, StateLine, agent_of, dump, parse
-from tests.own_servers import own_database
+from tests.own_servers import own_database, own_redis
 
 SETTINGS = Settings(shards=4)
 HAPPENED = CustomEvent(event_type="happened")
@@ -30,10 +30,12 @@ HAPPENED = CustomEvent(event_type="happened")
 
 @pytest.fixture(scope="module")
 def memory(own_urls: tuple[str, str], database_url: str) -> Iterator[MemoryPlugin]:
-    # Its own database: the other tests of this folder switched retention off in theirs.
+    # Its own database: the other tests of this folder switched retention off in theirs. And a Redis of its own: beside
+    # theirs it would look like theirs, restored to an earlier time.
     with (
         own_database(database_url, SETTINGS) as database,
-        MemoryPlugin(database, own_urls[0], settings=SETTINGS) as plugin,
+        own_redis(own_urls[0]) as redis,
+        MemoryPlugin(database, redis, settings=SETTINGS) as plugin,
     ):
         yield plugin
         plugin.flush()

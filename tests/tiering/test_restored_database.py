@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from uuid import UUID, uuid4
 
+import msgspec
 import psycopg
 import pytest
 from psycopg import sql
@@ -121,6 +122,20 @@ def test_a_shard_in_which_nothing_happens_is_found_too(memory: MemoryPlugin, bac
     assert drain.gone_back() == []
     memory.evict(agent)
     assert everything(memory, agent) == known
+
+
+def test_one_flush_carries_all_that_is_logged_again(redis_of_its_own: str, database: str, backed_up: BackUp) -> None:
+    """It was acknowledged before, so the flush is not over before it, in however many transactions."""
+    with MemoryPlugin(database, redis_of_its_own, settings=msgspec.structs.replace(SETTINGS, flush_batch=2)) as memory:
+        agent = agent_in(0)
+        restore = backed_up()
+        for number in range(9):
+            memory.conversations.save_message(agent, "user", f"word {number}")
+        memory.flush()
+        restore()
+        memory.conversations.save_message(agent, "user", "word 9")
+        assert memory.flush().messages == 10
+        assert memory.flush().messages == 0
 
 
 def test_an_empty_database_gets_what_is_left(memory: MemoryPlugin, backed_up: BackUp) -> None:
