@@ -152,9 +152,9 @@ def named_server() -> Call[str]:
     return Call(("HGET", STORE, "server"), lambda reply: "" if reply is None else reply.decode(errors="replace"))
 
 
-def name_server(server: str) -> Call[int]:
+def name_server(server: str) -> Call[bool]:
     """Says that this server is the one that is written to."""
-    return Call(("HSET", STORE, "server", server), int)
+    return _fcall("name_server", (STORE,), (server,), _accepted)
 
 
 def parked_length(keys: ShardKeys) -> Call[int]:

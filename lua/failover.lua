@@ -141,6 +141,21 @@ redis.register_function {
     redis.call('HSET', KEYS[1], 'server', ARGV[1])
     return OK
   end,
+  flags = { 'allow-oom' },
+}
+
+-- banshee1_name_server: says that this server is the one that is written to. A full one, too, can only be drained then.
+--   KEYS   store
+--   ARGV   the identity of this server
+--   reply  OK
+redis.register_function {
+  function_name = 'banshee1_name_server',
+  callback = function(KEYS, ARGV)
+    if not ARGV[1] or ARGV[1] == '' then return invalid('server: empty') end
+    redis.call('HSET', KEYS[1], 'server', ARGV[1])
+    return OK
+  end,
+  flags = { 'allow-oom' },
 }
 
 -- banshee1_reached: how far a shard's log came on this server, before it is seeded.

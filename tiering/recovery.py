@@ -152,7 +152,8 @@ class _Recovery:
     # --- step two ---
 
     def _admit(self, found: Incarnation) -> None:
-        self._hot.run(calls.fix_shards(self._settings.shards))
+        if self._hot.run(calls.fixed_shards()) is None:
+            self._hot.run(calls.fix_shards(self._settings.shards))
         greeting.check_shards(self._settings.shards, self._hot.run(calls.fixed_shards()))
         Drain(self._settings, self._hot, self._cold).flush()
         failpoint("recover.survivors_flushed")

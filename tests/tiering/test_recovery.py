@@ -18,6 +18,7 @@ from banshee_memory import (
     DurabilityUnavailable,
     Emotion,
     EmotionalState,
+    HotStoreFull,
     HotStoreUnavailable,
     MemoryPlugin,
     Receipt,
@@ -221,6 +222,30 @@ def test_a_write_is_not_confirmed_by_another_server(
         memory.wait_cold(unconfirmed.value.receipt)
     texts = [m.content for m in memory.conversations.get_history(agent)]
     assert texts == (["before", "after"] if level is Durability.COLD else ["after"])
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["", "without PostgreSQL"])
+def test_a_full_server_is_read_and_drained(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str, is_there: bool
+) -> None:
+    """It was at its limit when it was restarted, and is so still."""
+    clean, *dirty = lives_of(memory)
+    known = {agent: everything(memory, agent) for agent in (clean, *dirty)}
+    restart(server)
+    server.command("CONFIG", "SET", "maxmemory", 1)
+    with MemoryPlugin(database if is_there else AWAY, servers.front.url, settings=SETTINGS) as other:
+        state = other.emotions.load_state(dirty[0])
+        assert state is not None
+        assert state.emotions == known[dirty[0]]["state"][0]
+    assert {agent: everything(memory, agent) for agent in known} == known
+    memory.flush()
+    for agent in known:
+        memory.evict(agent)
+    assert {agent: everything(memory, agent) for agent in known} == known
+    with pytest.raises(HotStoreFull):
+        memory.conversations.save_message(clean, "user", "hello")
+    server.command("CONFIG", "SET", "maxmemory", 0)
+    memory.conversations.save_message(clean, "user", "hello")
 
 
 @pytest.mark.parametrize("fate", ["restarted", "emptied"])
