@@ -14,7 +14,7 @@ from tests.own_servers import CLOCK
 from tests.simulator.servers import Servers, servers
 from tests.simulator.world import SETTINGS, World, stores
 
-FEW, PIECE, MANY = 5, 50, 500
+FEW, PIECE, MANY = 3, 50, 500
 STEPS = 150
 _ONE = os.environ.get("BANSHEE_SIMULATOR_SEED")
 
