@@ -196,6 +196,8 @@ class Drain:
         return {shard: tail[0].stamp if tail else 0 for shard, tail in zip(shards, tails, strict=True)}
 
     def _is_behind(self, load: Load | None, target: int) -> bool:
+        if load is not None and load.is_left_out:
+            return False
         if load is None or load.is_parked:
             return True
         return (bool(load.entries) and load.entries[-1].stamp < target) or load.is_cut_short

@@ -155,7 +155,9 @@ class _Recovery:
         if self._hot.run(calls.fixed_shards()) is None:
             self._hot.run(calls.fix_shards(self._settings.shards))
         greeting.check_shards(self._settings.shards, self._hot.run(calls.fixed_shards()))
-        Drain(self._settings, self._hot, self._cold).flush()
+        survivors = Drain(self._settings, self._hot, self._cold)
+        # A shard of which nothing can be carried must not keep the others from coming back: it keeps its log.
+        survivors.flush_shards(survivors.waiting())
         failpoint("recover.survivors_flushed")
         # Held, so that a flush that read its records from the server before this one is either stored or never will be.
         with self._cold.drain(range(self._settings.shards), wait=self._settings.flush_timeout) as rows:

@@ -14,6 +14,7 @@ import pytest
 from banshee_memory import (
     AsyncMemoryPlugin,
     ColdStoreUnavailable,
+    ConfigurationError,
     Durability,
     DurabilityUnavailable,
     Emotion,
@@ -26,12 +27,12 @@ from banshee_memory import (
 )
 from banshee_memory.failpoints import armed
 from banshee_memory.hot import calls
-from banshee_memory.hot.keys import agent_keys
+from banshee_memory.hot.keys import agent_keys, shard_keys
 from tests.failpoints import failpoints
 from tests.own_servers import own_database
 from tests.redis_servers import Redises, RedisServer, redises
 from tests.tiering.lives import everything
-from tests.tiering.test_failover import live
+from tests.tiering.test_failover import agent_in, live
 
 SETTINGS = Settings(shards=2, message_cap=3, event_cap=3, message_retention_days=None, event_retention_days=None)
 AWAY = "postgresql://nobody@/nothing?host=/nonexistent"
@@ -246,6 +247,31 @@ def test_a_full_server_is_read_and_drained(
         memory.conversations.save_message(clean, "user", "hello")
     server.command("CONFIG", "SET", "maxmemory", 0)
     memory.conversations.save_message(clean, "user", "hello")
+
+
+def test_a_shard_of_which_nothing_can_be_carried_keeps_no_other(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str
+) -> None:
+    """Its dead letters would have nowhere to go. It keeps its log, and is carried once that is mended."""
+    broken, other = agent_in(0), agent_in(1)
+    for agent in (broken, other):
+        live(memory, agent, "first")
+    known = {agent: everything(memory, agent) for agent in (broken, other)}
+    dead = shard_keys(0).dead
+    server.command("SET", dead, "somebody else's")
+    restart(server)
+    with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as client:
+        assert {agent: everything(client, agent) for agent in known} == known
+        for agent in (broken, other):
+            client.conversations.save_message(agent, "user", "hello")
+        known = {agent: everything(client, agent) for agent in known}
+        with pytest.raises(ConfigurationError, match="shard 0"):
+            client.flush()
+        server.command("DEL", dead)
+        client.flush()
+        for agent in (broken, other):
+            client.evict(agent)
+        assert {agent: everything(client, agent) for agent in known} == known
 
 
 @pytest.mark.parametrize("fate", ["restarted", "emptied"])
