@@ -181,9 +181,9 @@ def flushed_mark(keys: ShardKeys) -> Call[int]:
     return Call(("HGET", keys.stats, "flushed"), lambda reply: 0 if reply is None else stamp_of(reply))
 
 
-def mark_flushed(keys: ShardKeys, stamp: int) -> Call[int]:
+def mark_flushed(keys: ShardKeys, stamp: int) -> Call[bool]:
     """Says up to which stamp a shard was flushed: less than before, where PostgreSQL went back."""
-    return Call(("HSET", keys.stats, "flushed", entry_id_of(stamp)), int)
+    return _fcall("mark_flushed", (keys.stats,), (entry_id_of(stamp),), _accepted)
 
 
 _AGAIN = {"state": "s", "memory": "m", "memories": "i", "messages": "M", "events": "E"}

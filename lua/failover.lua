@@ -266,4 +266,20 @@ redis.register_function {
     if kind == 'm' then return memory_again(key, log, agent, floor, KEYS[3], KEYS[4], ARGV[4]) end
     return invalid('kind: not s, m, i, M or E')
   end,
+  flags = { 'allow-oom' }, -- what is logged is carried and let go of: a full server could never be drained before
+}
+
+-- banshee1_mark_flushed: says up to where a shard was flushed, where PostgreSQL went back.
+--   KEYS   stats
+--   ARGV   the stamp as an id
+--   reply  OK
+--   errors BANSHEE_INVALID
+redis.register_function {
+  function_name = 'banshee1_mark_flushed',
+  callback = function(KEYS, ARGV)
+    if not stamp_in_id(ARGV[1]) then return invalid('stamp: not <ms>-<seq>') end
+    redis.call('HSET', KEYS[1], 'flushed', ARGV[1])
+    return OK
+  end,
+  flags = { 'allow-oom' },
 }

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import msgspec
 import psycopg
 import pytest
+import redis
 from psycopg import sql
 
 from banshee_memory import MemoryPlugin, Settings
@@ -136,6 +137,24 @@ def test_one_flush_carries_all_that_is_logged_again(redis_of_its_own: str, datab
         memory.conversations.save_message(agent, "user", "word 9")
         assert memory.flush().messages == 10
         assert memory.flush().messages == 0
+
+
+def test_a_full_redis_is_drained_into_it(memory: MemoryPlugin, redis_of_its_own: str, backed_up: BackUp) -> None:
+    agent = agent_in(0)
+    live(memory, agent, "first")
+    memory.flush()
+    restore = backed_up()
+    live(memory, agent, "second")
+    memory.flush()
+    restore()
+    live(memory, agent, "third")
+    known = everything(memory, agent)
+    with redis.Redis.from_url(redis_of_its_own) as server:
+        server.config_set("maxmemory", 1)
+        memory.flush()
+        memory.evict(agent)
+        assert everything(memory, agent) == known
+        server.config_set("maxmemory", 0)
 
 
 def test_an_empty_database_gets_what_is_left(memory: MemoryPlugin, backed_up: BackUp) -> None:
