@@ -37,10 +37,10 @@ def incarnation_of(replies: list[Any]) -> Incarnation:
 def objection(replies: list[Any]) -> str | None:
     """Why nothing may be sent on this connection yet; None: it may."""
     found = incarnation_of(replies)
+    if found.is_replica:  # also one that was demoted, and whose data still names it
+        return "READONLY this server is a replica of another: REDIS_URL must name the one that is written to"
     if found.is_known:
         return None
-    if found.is_replica:
-        return "READONLY this server is a replica of another: REDIS_URL must name the one that is written to"
     return f"{CHANGED} this is not the server that was written to last"
 
 

@@ -192,6 +192,28 @@ def test_a_server_that_was_demoted_under_a_client_is_left(
     assert texts == ["first word", "taken"]
 
 
+@pytest.mark.parametrize("leader", ["reached", "away"])
+def test_a_server_that_was_demoted_is_not_read_by_whoever_comes_late(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str, leader: str
+) -> None:
+    """Its data names itself for as long as nobody met the one that it follows."""
+    agents = lives_of(memory)
+    other = servers.new()
+    other.follow(server)
+    other.await_all_of(server)
+    other.promote()
+    if leader == "away":
+        other.kill()
+        server.command("REPLICAOF", "127.0.0.1", other.port)
+    else:
+        server.follow(other)
+    with (
+        MemoryPlugin(database, servers.front.url, settings=SETTINGS) as late,
+        pytest.raises(HotStoreUnavailable, match="replica"),
+    ):
+        late.emotions.load_state(agents[0])
+
+
 LEVELS = [Durability.SYNCED, Durability.COLD]
 
 
