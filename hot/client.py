@@ -185,12 +185,15 @@ class HotStore:
 
     def _greet(self, made: Connection) -> None:
         """What every new connection begins with: is this the server that was written to last?"""
-        with self._faults():
-            replies = [self._checked(made, reply) for reply in made.ask_all(calls.QUESTIONS)]
-        wrong = incarnation.objection(replies)
-        if wrong:
+        try:
+            with self._faults():
+                replies = made.ask_all(calls.QUESTIONS)
+            wrong = incarnation.objection([self._checked(made, reply) for reply in replies])
+            if wrong:
+                raise faults.fault(ServerError(wrong), self._where)
+        except BaseException:
             made.close()
-            raise faults.fault(ServerError(wrong), self._where)
+            raise
 
     def _greeted(self) -> Pool:
         client = Pool(self._connect)

@@ -214,6 +214,18 @@ def test_a_server_that_was_demoted_is_not_read_by_whoever_comes_late(
         late.emotions.load_state(agents[0])
 
 
+def test_a_connection_that_was_not_greeted_is_closed(servers: Redises, server: RedisServer, database: str) -> None:
+    """Also while somebody holds the error, and with it all that led to it."""
+    server.command("ACL", "SETUSER", "blind", "on", "nopass", "~*", "+@all", "-info")
+    url = servers.front.url.replace("unix://", "unix://blind:any@")
+    with MemoryPlugin(database, url, settings=SETTINGS) as memory:
+        with pytest.raises(ConfigurationError, match="refuses this user") as held:
+            memory.emotions.load_state(uuid4())
+        assert held.value.__traceback__
+        connected = server.command("CLIENT LIST")
+        assert not [client for client in connected if client["user"] == "blind"]
+
+
 LEVELS = [Durability.SYNCED, Durability.COLD]
 
 
