@@ -110,3 +110,20 @@ def test_replicated_without_replicas_writes_nothing(hot: HotStore) -> None:
     with pytest.raises(DurabilityUnavailable):
         hot.run_durably(saved(agent)[0], Durability.REPLICATED)
     assert hot.run(calls.load_state(agent_keys(agent, SETTINGS.shards))) is calls.MISS
+
+
+def test_two_majors_of_the_library_serve_side_by_side(hot: HotStore) -> None:
+    """So that clients are upgraded one by one: what one major writes is what the other reads."""
+    next_major = library.source().replace("banshee1", "banshee2")
+    hot.run(Call(("FUNCTION", "LOAD", next_major), lambda reply: reply))
+    agent = uuid4()
+    hot.run(saved(agent)[0])
+    load = calls.load_state(agent_keys(agent, SETTINGS.shards))
+    feel = calls.update_emotions(agent_keys(agent, SETTINGS.shards), {Emotion.JOY: 0.25}, "add", None)
+    command, name, *rest = feel.command
+    theirs = Call((command, str(name).replace("banshee1", "banshee2"), *rest), feel.decode)
+    hot.run(feel)
+    hot.run(theirs)
+    state = hot.run(load)
+    assert isinstance(state, EmotionalState)
+    assert state.emotions == {Emotion.JOY: 1.0}
