@@ -150,9 +150,15 @@ class Drain:
         params = {"agent": agent, "through": through}
         self._connection.execute(STATEMENTS["raise_tombstone"].sql, params)
 
-    def advance(self, stamps: Mapping[int, int]) -> None:
-        """Records up to which stamp each shard is flushed now; a row never goes back."""
-        params = {"shards": list(stamps), "stamps": list(stamps.values())}
+    def advance(self, stamps: Mapping[int, int], newest: Mapping[int, int] = {}) -> None:
+        """Records up to which stamp each shard is flushed now, and the newest stamp of a value that was written, which
+        may lie after that; a row never goes back."""
+        shards = sorted({*stamps, *newest})
+        params = {
+            "shards": shards,
+            "stamps": [stamps.get(shard, 0) for shard in shards],
+            "newest": [newest.get(shard, 0) for shard in shards],
+        }
         self._connection.execute(STATEMENTS["advance_shards"].sql, params)
 
     def keep_recovery(self, server: str, store: str, behind: float | None, said: str) -> None:

@@ -315,8 +315,9 @@ SELECT shard, flushed_stamp FROM shards WHERE shard = ANY (%(shards)s::integer[]
 SELECT shard, flushed_stamp FROM shards ORDER BY shard;
 
 -- name: shard_stamps
--- The last stamp that each shard ever used: what it was flushed up to, or an agent of it forgotten.
-SELECT shard, greatest(flushed_stamp, buried.stamp)
+-- The last stamp that each shard is known to have used: what it was flushed up to, the newest value that came along with
+-- that, or an agent of it forgotten.
+SELECT shard, greatest(flushed_stamp, newest_stamp, buried.stamp)
 FROM shards LEFT JOIN (SELECT shard, max(stamp) AS stamp FROM forgotten GROUP BY shard) AS buried USING (shard)
 ORDER BY shard;
 
@@ -415,10 +416,12 @@ WITH gone AS (
 SELECT count(*) FROM gone;
 
 -- name: advance_shards
--- Records how far shards were flushed; never backwards.
+-- Records how far shards were flushed, and which of their stamps is the newest; never backwards.
 UPDATE shards
-SET flushed_stamp = greatest(shards.flushed_stamp, reached.stamp), flushed_at = now()
-FROM unnest(%(shards)s::integer[], %(stamps)s::bigint[]) AS reached (shard, stamp)
+SET flushed_stamp = greatest(shards.flushed_stamp, reached.stamp),
+    newest_stamp = greatest(shards.newest_stamp, reached.newest),
+    flushed_at = now()
+FROM unnest(%(shards)s::integer[], %(stamps)s::bigint[], %(newest)s::bigint[]) AS reached (shard, stamp, newest)
 WHERE shards.shard = reached.shard;
 
 -- name: keep_replies

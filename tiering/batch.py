@@ -40,6 +40,8 @@ class Load:
     """Its dead letters' key is of another type: what could not be carried would have nowhere to go."""
     is_logged_again: bool = False
     """PostgreSQL had lost some of it, which Redis still had: that is in the log once more, at its end."""
+    newest: int = 0
+    """The newest stamp of a value that is carried: values are read after the entries, so it may lie after those."""
     states: set[UUID] = field(default_factory=set)
     members: set[Member] = field(default_factory=set)
     messages: set[UUID] = field(default_factory=set)
@@ -192,6 +194,7 @@ class Load:
             self.doomed.add(agent)
             return
         self.stamps[agent] = stored.stamp
+        self.newest = max(self.newest, stored.stamp)
         batch.states.append(StateRow.of(agent, stored))
 
     def add_memory(self, member: Member, raw: bytes | BansheeError | None, batch: Batch, now_us: int) -> None:
@@ -214,6 +217,7 @@ class Load:
         if record is not None and record.expires_at is not None and to_us(record.expires_at) <= now_us:
             stored = StoredMemory(stored.stamp, None)
         self.values[member] = raw
+        self.newest = max(self.newest, stored.stamp)
         batch.memories.append(MemoryRow.of(agent, *member_parts(name), stored))
 
     def bury(self, row: Row, reason: str) -> None:

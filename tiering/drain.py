@@ -127,7 +127,10 @@ class Drain:
             for row in written.superseded:
                 loads[shard_of(row.agent_id, self._settings.shards)].supersede(row)
             transaction.keep_replies(self._replies(loads.values()))
-            transaction.advance({shard: load.entries[-1].stamp for shard, load in loads.items() if load.entries})
+            transaction.advance(
+                {shard: load.entries[-1].stamp for shard, load in loads.items() if load.entries},
+                {shard: load.newest for shard, load in loads.items() if load.newest},
+            )
             failpoint("flush.advanced")
         failpoint("flush.committed")
         self._mark_clean(loads)

@@ -20,10 +20,12 @@ CREATE TABLE banshee_store (
     rolled_up_to timestamptz NOT NULL DEFAULT 'epoch'
 );
 
--- One row a shard of Redis: whoever flushes the shard holds its row, and writes here how far it came.
+-- One row a shard of Redis: whoever flushes the shard holds its row, and writes here how far it came. A value is written as
+-- it is, which may be newer than the entries that were carried with it: newest_stamp is what no row of the shard is beyond.
 CREATE TABLE shards (
     shard         integer PRIMARY KEY,
     flushed_stamp bigint NOT NULL DEFAULT 0,
+    newest_stamp  bigint NOT NULL DEFAULT 0,
     flushed_at    timestamptz
 );
 

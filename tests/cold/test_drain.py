@@ -168,6 +168,16 @@ def test_shards_advance_and_never_go_back(store: ColdStore) -> None:
         assert drain.held == {6: stamp(9), 7: 3}
 
 
+def test_a_value_that_is_newer_than_what_its_shard_was_flushed_to_counts_as_used(store: ColdStore) -> None:
+    """Stamps of another server have to lie after it: what got one below would lose against it."""
+    with store.drain([4, 5]) as drain:
+        drain.advance({4: 3}, {4: 8, 5: 6})
+        drain.advance({4: 4}, {4: 7})
+        assert (drain.stamps()[4], drain.stamps()[5]) == (8, 6)
+    with store.drain([4, 5]) as drain:
+        assert drain.held == {4: 4, 5: 0}
+
+
 def test_a_second_drain_skips_or_waits_for_what_the_first_holds(store: ColdStore, agent: UUID) -> None:
     with store.drain([2, 3]) as first:
         first.write(batch_of(message(agent)))

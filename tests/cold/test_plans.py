@@ -124,7 +124,7 @@ PLANS: dict[str, Plan] = {
     "flushed_stamps": Plan({}, {"all of shards": 1}),
     "hold_free_shards": Plan({"shards": [1]}, {"all of shards": 1}),
     "hold_shards": Plan({"shards": [1]}, {"all of shards": 1}),
-    "advance_shards": Plan({"shards": [1], "stamps": [1]}, {"all of shards": 1}),
+    "advance_shards": Plan({"shards": [1], "stamps": [1], "newest": [1]}, {"all of shards": 1}),
     "tombstones": Plan({"agents": [AGENT]}, {BURIED: 1}),
     "bury_agent": Plan({"shard": 1, "flushed": 1}, {AGENTS: 2, MEMORIES: 1, STATES: 2}),
     "raise_tombstone": Plan({"through": 1}, {BURIED: 1}),
