@@ -30,10 +30,13 @@ def state_at(residency: Residency, keys: AgentKeys, at_us: int) -> Steps[PastSta
 
 def why(residency: Residency, keys: AgentKeys, emotion: Emotion, at_us: int | None) -> Steps[Explanation]:
     """What the events since a feeling was last settled have to do with it."""
+    current = yield from states.stored(residency, keys)
+    told_us: int = at_us or 0
     if at_us is None:
         at_us = yield calls.now()
-    current = yield from states.stored(residency, keys)
-    moment, deeds = yield from _look_back(residency, keys, at_us, current, emotion)
+        # Stamps can be ahead of the clock (another server's was): all that was told until now was told by now.
+        told_us = max(at_us, stamp_us(current.stamp) if current else 0)
+    moment, deeds = yield from _look_back(residency, keys, told_us, current, emotion)
     return explained(keys.agent, emotion, at_us, deeds, moment)
 
 

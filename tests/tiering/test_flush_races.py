@@ -100,6 +100,11 @@ def test_what_happens_during_a_flush_is_neither_lost_nor_doubled(
     assert 5 < at < MOST_TRIPS - 1
 
 
+def stamps_of(tiers: Tiers, query: reads.Query[list[tuple[int, int]]]) -> dict[int, int]:
+    rows = tiers.cold.fetch(query)
+    return dict(rows)
+
+
 def test_no_value_is_newer_than_its_shard_is_known_to_be(
     tiers: Tiers, intruder: Tiers, intruded_hot: IntrudedHotStore
 ) -> None:
@@ -109,13 +114,13 @@ def test_no_value_is_newer_than_its_shard_is_known_to_be(
         life = begin(tiers, "hot")
         happened = flushed_with(tiers, intruded_hot, life.agent, at, lambda a=life.agent: _change(intruder, a))  # type: ignore[misc]
         shard = tiers.keys(life.agent).shard
-        known = dict(tiers.cold.fetch(reads.shard_stamps()))[shard]
+        known = stamps_of(tiers, reads.shard_stamps())[shard]
         state = tiers.cold.fetch(reads.state_of(life.agent))
         memories = tiers.cold.fetch(reads.memory_page(life.agent, "fact", 0, 10))
         assert state is not None
         stamps = [state.stamp, *(memory.stamp for memory in memories)]
         assert max(stamps) <= known, f"before trip {at}"
-        newer += max(stamps) > dict(tiers.cold.fetch(reads.flushed_stamps()))[shard]
+        newer += max(stamps) > stamps_of(tiers, reads.flushed_stamps())[shard]
         if not happened:
             break
     assert newer, "no change came between the log and the values"
