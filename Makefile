@@ -39,8 +39,8 @@ test-matrix: $(DEV) ## the test suite on every server version found on this mach
 bench: $(DEV) ## the benchmarks
 	@$(BIN)/python bench/run.py
 
-bench-cold: $(DEV) ## the flush, and rehydrating among a million rows, against bare PostgreSQL
-	@$(BIN)/python bench/cold.py
+bench-cold: $(DEV) ## the cold tier among a million rows against bare PostgreSQL; ARGS="--rows 5000000" for more
+	@$(BIN)/python bench/cold.py $(ARGS)
 
 up: ## Redis, PostgreSQL and the daemon as containers
 	@docker compose version >/dev/null 2>&1 || { \
