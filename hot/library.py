@@ -10,7 +10,7 @@ from banshee_memory.errors import IncompatibleSchema
 
 TOPICS = (
     *("library", "clock", "idempotency", "emotions", "histories", "index", "memories"),
-    *("forgetting", "tiering", "letters", "failover"),
+    *("forgetting", "leases", "settlement", "flush", "letters", "failover"),
 )
 """The files in the order in which they build on each other."""
 
