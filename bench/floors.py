@@ -23,6 +23,7 @@ import msgspec
 from banshee_memory import Emotion, Settings
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import agent_keys
+from banshee_memory.hot.replies import pack
 from bench import world
 
 _FELT = struct.Struct(">dd").unpack
@@ -125,7 +126,7 @@ Made = tuple[list[tuple[bytes, int]], Callable[[Any], Any]]
 
 
 def _packed(commands: Sequence[calls.Call[Any]]) -> tuple[bytes, int]:
-    return b"".join(hiredis.pack_command(call.command) for call in commands), len(commands)
+    return b"".join(pack(call.sent) for call in commands), len(commands)
 
 
 def _same(reply: Any) -> Any:

@@ -53,7 +53,7 @@ class AsyncHotStore:
         if client is None or not client.is_usable():
             client = await self._client()
         try:
-            reply = await client.ask(pack(call.command))
+            reply = await client.ask(pack(call.sent))
         except LostError as exc:
             raise faults.fault(exc, self._where) from exc
         if type(reply) is ServerError:
@@ -205,7 +205,7 @@ class AsyncHotStore:
 
     async def _send(self, client: Multiplexer, call: Call[Any]) -> Any:
         with self._faults():
-            reply = await client.ask(pack(call.command))
+            reply = await client.ask(pack(call.sent))
         return await self._recovered(client, call, reply) if type(reply) is ServerError else reply
 
     async def _recovered(self, client: Multiplexer, call: Call[Any], reply: Any) -> Any:
@@ -214,7 +214,7 @@ class AsyncHotStore:
             if not faults.is_recoverable(reply) or not await self._recover(client, reply):
                 break
             with self._faults():
-                reply = await client.ask(pack(call.command))
+                reply = await client.ask(pack(call.sent))
         return self._checked(client, reply)
 
     async def _recover(self, client: Multiplexer, exc: Exception) -> bool:
@@ -233,7 +233,7 @@ class AsyncHotStore:
 
     async def _pipeline(self, client: Multiplexer, batch: Sequence[Call[Any]]) -> list[Any]:
         with self._faults():
-            return await client.ask_all([call.command for call in batch])
+            return await client.ask_all([call.sent for call in batch])
 
     # --- another server than before ---
 

@@ -39,8 +39,18 @@ QUESTIONS: tuple[tuple[Argument, ...], ...] = (("INFO", "server", "replication")
 class Call(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """One round trip: a command and the reading of its reply."""
 
-    command: tuple[Argument, ...]
+    sent: tuple[Argument, ...] | bytes
+    """Its words, or these as they go over the connection: of the hottest calls most of that is made beforehand."""
     decode: Callable[[Any], T]
+
+    @property
+    def command(self) -> tuple[Argument, ...]:
+        """Its words."""
+        if isinstance(self.sent, tuple):
+            return self.sent
+        from banshee_memory.hot.replies import words_of  # which is a driver, and nobody's first call
+
+        return words_of(self.sent)
 
     @property
     def only_reads(self) -> bool:

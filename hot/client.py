@@ -52,7 +52,7 @@ class HotStore:
     def run(self, call: Call[T]) -> T:
         """One round trip."""
         client = self._pooled or self._client()
-        reply = self._reply(client, call.command)
+        reply = self._reply(client, call.sent)
         if type(reply) is ServerError:
             reply = self._recovered(client, call, reply)
         return call.decode(reply)
@@ -210,7 +210,7 @@ class HotStore:
         return client
 
     def _send(self, client: Asked, call: Call[Any]) -> Any:
-        reply = self._reply(client, call.command)
+        reply = self._reply(client, call.sent)
         return self._recovered(client, call, reply) if type(reply) is ServerError else reply
 
     def _recovered(self, client: Asked, call: Call[Any], reply: Any) -> Any:
@@ -218,7 +218,7 @@ class HotStore:
         for _ in range(_RECOVERIES):
             if not faults.is_recoverable(reply) or not self._recover(client, reply):
                 break
-            reply = self._reply(client, call.command)
+            reply = self._reply(client, call.sent)
         return self._checked(client, reply)
 
     def _recover(self, client: Asked, exc: Exception) -> bool:
@@ -238,7 +238,7 @@ class HotStore:
     def _ask(self, client: Asked, *command: Argument) -> Any:
         return self._checked(client, self._reply(client, command))
 
-    def _reply(self, client: Asked, command: tuple[Argument, ...]) -> Any:
+    def _reply(self, client: Asked, command: tuple[Argument, ...] | bytes) -> Any:
         """The reply, an error of the server as a value; also where the server is another than before."""
         try:
             return client.ask(command)
@@ -252,7 +252,7 @@ class HotStore:
             return client.ask(command)
 
     def _pipeline(self, client: Asked, batch: Sequence[Call[Any]]) -> list[Any]:
-        commands = [call.command for call in batch]
+        commands = [call.sent for call in batch]
 
         def send() -> list[Any]:
             with self._faults():

@@ -55,7 +55,7 @@ class Connection:
     def __del__(self) -> None:
         self.close()
 
-    def ask(self, command: tuple[Any, ...]) -> Any:
+    def ask(self, command: tuple[Any, ...] | bytes) -> Any:
         """Sends a command and gives its reply; an error of the server as a `ServerError`. LostError: it is closed."""
         try:
             try:
@@ -77,7 +77,7 @@ class Connection:
             raise
         return reply
 
-    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def ask_all(self, commands: Sequence[tuple[Any, ...] | bytes]) -> list[Any]:
         """Sends commands in one packet and gives all replies, errors among them."""
         try:
             packed = b"".join(map(pack, commands))
@@ -156,7 +156,7 @@ class Pool:
         self._free: list[Connection] = []
         _pools.add(self)
 
-    def ask(self, command: tuple[Any, ...]) -> Any:
+    def ask(self, command: tuple[Any, ...] | bytes) -> Any:
         """One command on a free connection; see `Connection.ask`."""
         free = self._free
         connection = self._taken(free)
@@ -168,7 +168,7 @@ class Pool:
         free.append(connection)
         return reply
 
-    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def ask_all(self, commands: Sequence[tuple[Any, ...] | bytes]) -> list[Any]:
         """Several in one packet; see `Connection.ask_all`."""
         free = self._free
         connection = self._taken(free)

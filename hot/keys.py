@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 from uuid import UUID
 
@@ -64,60 +66,63 @@ def owned_key(name: bytes) -> OwnedKey | None:
     return OwnedKey(text, found[2], int(found[1]), UUID(found[3])) if found else None
 
 
-class AgentKeys(NamedTuple):
-    """What an agent has once; its memories are `memory(member)`."""
+@dataclass(frozen=True)
+class AgentKeys:
+    """What an agent has once; its memories are `memory(member)`. Kept by who calls again: a name is spelled once."""
 
     agent: UUID
     shard: int
     tag: str
     name: str
+    packed: dict[str, bytes] = field(init=False, default_factory=dict, compare=False, repr=False)
+    """Of the hottest calls what is the same at each, as it goes over the connection."""
 
-    @property
+    @cached_property
     def log(self) -> str:
         """The stream of its shard."""
         return self.tag + "log"
 
-    @property
+    @cached_property
     def accesses(self) -> str:
         """The set of memories of its shard that were read and not flushed since."""
         return self.tag + "accesses"
 
-    @property
+    @cached_property
     def idem(self) -> str:
         """The hash of its shard's idempotency keys."""
         return self.tag + "idem"
 
-    @property
+    @cached_property
     def feed(self) -> str:
         """The stream of its shard's latest events."""
         return self.tag + "feed"
 
-    @property
+    @cached_property
     def wanted(self) -> str:
         """The set of its shard's agents that foreign clients want rehydrated."""
         return self.tag + "wanted"
 
-    @property
+    @cached_property
     def forgotten(self) -> str:
         """The hash of its shard's agents that were forgotten lately."""
         return self.tag + "forgotten"
 
-    @property
+    @cached_property
     def state(self) -> str:
         """The hash of what it feels."""
         return f"{self.tag}state:{self.name}"
 
-    @property
+    @cached_property
     def messages(self) -> str:
         """The list of its latest messages."""
         return f"{self.tag}messages:{self.name}"
 
-    @property
+    @cached_property
     def events(self) -> str:
         """The list of its latest emotional events."""
         return f"{self.tag}events:{self.name}"
 
-    @property
+    @cached_property
     def memories(self) -> str:
         """The index of its resident memories."""
         return f"{self.tag}memories:{self.name}"

@@ -76,7 +76,7 @@ class Multiplexer(asyncio.BufferedProtocol):
         self._enqueue(packed, future)
         return future
 
-    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> asyncio.Future[list[Any]]:
+    def ask_all(self, commands: Sequence[tuple[Any, ...] | bytes]) -> asyncio.Future[list[Any]]:
         """Sends commands in one packet; the future is all replies, errors among them."""
         if self.lost is not None:
             raise self.lost

@@ -20,8 +20,27 @@ class _Incomplete:
 INCOMPLETE: Final = _Incomplete()
 """What a reader gives while a reply is not whole."""
 
-pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
-"""A command, as a tuple of its words, in bytes."""
+_packed: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+
+
+def pack(command: tuple[Any, ...] | bytes) -> bytes:
+    """A command, as a tuple of its words, in bytes; in bytes, it is that already."""
+    return command if type(command) is bytes else _packed(command)  # type: ignore[arg-type]
+
+
+def words_of(packed: bytes) -> tuple[Any, ...]:
+    """The words of a command: as text those that are."""
+    reader = hiredis.Reader()
+    reader.feed(packed)
+    return tuple(_text_of(word) for word in reader.gets())
+
+
+def _text_of(word: bytes) -> str | bytes:
+    try:
+        return word.decode()
+    except UnicodeDecodeError:
+        return word
+
 
 MORE = "more than was asked for"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -102,7 +103,7 @@ def test_dead_letters_leave_with_their_reason_and_out_of_their_list(
 
 
 def test_a_broken_key_does_not_keep_the_log(hot: HotStore, server: Server, keys: AgentKeys) -> None:
-    other = agent_keys(uuid4(), 64)._replace(shard=keys.shard, tag=keys.tag)
+    other = replace(agent_keys(uuid4(), 64), shard=keys.shard, tag=keys.tag)
     say(hot, keys, "one")
     say(hot, other, "two")
     entries = log(hot, keys)

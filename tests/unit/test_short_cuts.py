@@ -20,7 +20,9 @@ from banshee_memory import validation
 from banshee_memory.emotions import FLOOR, Emotion
 from banshee_memory.errors import InvalidInput
 from banshee_memory.hot import wire
+from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import agent_keys
+from banshee_memory.hot.replies import pack
 from banshee_memory.records import memory_id
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import fresh_id, from_us, record_id, stamp_us, uuid_of
@@ -180,3 +182,12 @@ def test_keys_are_remembered_for_some_agents_only(monkeypatch: pytest.MonkeyPatc
 
 def test_a_time_in_microseconds() -> None:
     assert from_us(1_763_000_000_123_456) == datetime(2025, 11, 13, 2, 13, 20, 123456, UTC)
+
+
+@given(st.lists(st.one_of(st.text(), st.binary(), st.integers()), min_size=1))
+def test_the_words_of_a_call_that_was_packed_before(words: list[Any]) -> None:
+    try:
+        sent = pack(tuple(words))
+    except UnicodeEncodeError:
+        return
+    assert pack(Call(sent, bool).command) == pack(sent) == sent
