@@ -26,6 +26,8 @@ from banshee_memory.settings import Durability, Settings
 T = TypeVar("T")
 _RECOVERIES = 2
 """A server can have lost two things: its library and its logs."""
+_MEETINGS = 2
+"""The server that took another's place may itself be replaced while it is recovered."""
 
 
 class AsyncHotStore:
@@ -248,11 +250,12 @@ class AsyncHotStore:
 
     async def _met(self, send: Callable[[], Awaitable[T]]) -> T:
         """Sends, to a server that may be another than before: nothing went to that one, so it can be sent again."""
-        try:
-            return await send()
-        except faults.ServerChangedError:
-            pass  # not from within the handler: what fails then has nothing to do with it
-        await self._meet()
+        for _ in range(_MEETINGS):
+            try:
+                return await send()
+            except faults.ServerChangedError:
+                pass  # not from within the handler: what fails then has nothing to do with it
+            await self._meet()
         return await send()
 
     def _checked(self, client: Multiplexer, reply: Any) -> Any:

@@ -128,9 +128,22 @@ def fixed_shards() -> Call[int | None]:
     return Call(("HGET", STORE, "shards"), lambda reply: None if reply is None else int(reply))
 
 
-def park(keys: ShardKeys, server: str) -> Call[bool]:
+class Changed(enum.Enum):
+    """It is another server again, or in the way of another mark; nothing was done."""
+
+    CHANGED = "CHANGED"
+
+
+CHANGED = Changed.CHANGED
+
+
+def _or_changed(decode: Callable[[Any], T]) -> Callable[[Any], T | Changed]:
+    return lambda reply: CHANGED if reply == b"CHANGED" else decode(reply)
+
+
+def park(keys: ShardKeys, server: str) -> Call[bool | Changed]:
     """Keeps a shard from being written to; False: nothing was done, it was recovered for this server already."""
-    return _fcall("park", (keys.log, keys.parked, keys.stats), (server,), bool)
+    return _fcall("park", (keys.log, keys.parked, keys.stats), (server,), _or_changed(bool))
 
 
 def mentioned(keys: ShardKeys, start: bytes, count: int) -> Call[tuple[bytes, list[tuple[bytes, bytes]]]]:
@@ -139,17 +152,17 @@ def mentioned(keys: ShardKeys, start: bytes, count: int) -> Call[tuple[bytes, li
     return Call(command, lambda reply: (reply[0], list(zip(reply[1::2], reply[2::2], strict=True))))
 
 
-def shed(keys: ShardKeys, server: str, birth: bytes, items: Sequence[tuple[str, str, bytes]]) -> Call[int]:
+def shed(keys: ShardKeys, server: str, birth: bytes, items: Sequence[tuple[str, str, bytes]]) -> Call[int | Changed]:
     """Lets go of what may be stale: of each item (key, kind, what its list keeps). Gives how many keys went."""
     args: list[Argument] = [server, birth]
     for _, kind, kept in items:
         args += [kind, kept]
-    return _fcall("shed", (keys.parked, keys.stats, *(key for key, _, _ in items)), args, int)
+    return _fcall("shed", (keys.parked, keys.stats, *(key for key, _, _ in items)), args, _or_changed(int))
 
 
-def recovered(keys: ShardKeys, server: str) -> Call[bool]:
+def mark_recovered(keys: ShardKeys, server: str) -> Call[bool | Changed]:
     """Says that nothing stale is left in a shard of this server."""
-    return _fcall("recovered", (keys.stats,), (server,), _accepted)
+    return _fcall("mark", (keys.stats,), ("server", server), _or_changed(_accepted))
 
 
 def which_server() -> list[Call[Any]]:
@@ -162,9 +175,9 @@ def named_server() -> Call[str]:
     return Call(("HGET", STORE, "server"), lambda reply: "" if reply is None else reply.decode(errors="replace"))
 
 
-def name_server(server: str) -> Call[bool]:
+def name_server(server: str) -> Call[bool | Changed]:
     """Says that this server is the one that is written to."""
-    return _fcall("name_server", (STORE,), (server,), _accepted)
+    return _fcall("mark", (STORE,), ("server", server), _or_changed(_accepted))
 
 
 def parked_length(keys: ShardKeys) -> Call[int]:
@@ -172,18 +185,9 @@ def parked_length(keys: ShardKeys) -> Call[int]:
     return Call(("XLEN", keys.parked), int)
 
 
-class Changed(enum.Enum):
-    """It is another server again: what may be stale must go first."""
-
-    CHANGED = "CHANGED"
-
-
-CHANGED = Changed.CHANGED
-
-
 def reached(keys: ShardKeys) -> Call[int | None]:
     """The last stamp that a shard's log had on this server (0: none), before it is seeded; None: the log is there."""
-    return _read("reached", (keys.log, keys.parked), lambda reply: None if reply is None else stamp_of(reply))
+    return _read("reached", (keys.log, keys.parked), _stamp_or_none)
 
 
 def flushed_mark(keys: ShardKeys) -> Call[int]:
@@ -191,9 +195,10 @@ def flushed_mark(keys: ShardKeys) -> Call[int]:
     return Call(("HGET", keys.stats, "flushed"), lambda reply: 0 if reply is None else stamp_of(reply))
 
 
-def mark_flushed(keys: ShardKeys, stamp: int) -> Call[bool]:
-    """Says up to which stamp a shard was flushed: less than before, where PostgreSQL went back."""
-    return _fcall("mark_flushed", (keys.stats,), (entry_id_of(stamp),), _accepted)
+def mark_flushed(keys: ShardKeys, stamp: int, before: int) -> Call[bool | Changed]:
+    """Says up to which stamp a shard was flushed: less than it said before, where PostgreSQL went back."""
+    args = ("flushed", entry_id_of(stamp), entry_id_of(before))
+    return _fcall("mark", (keys.stats,), args, _or_changed(_accepted))
 
 
 _AGAIN = {"state": "s", "memory": "m", "memories": "i", "messages": "M", "events": "E"}
@@ -224,12 +229,10 @@ def seed(keys: ShardKeys, stamp: int, server: str) -> Call[int | Changed | None]
     Gives the last stamp that the log had on this server (0: there was none); None: the log is there.
     """
     at = (keys.log, keys.parked, keys.stats)
-    return _fcall("seed", at, (entry_id_of(stamp), server), _seeded)
+    return _fcall("seed", at, (entry_id_of(stamp), server), _or_changed(_stamp_or_none))
 
 
-def _seeded(reply: Any) -> int | Changed | None:
-    if reply == b"CHANGED":
-        return CHANGED
+def _stamp_or_none(reply: Any) -> int | None:
     return None if reply is None else stamp_of(reply)
 
 

@@ -26,6 +26,8 @@ T = TypeVar("T")
 Asked = Pool | Connection
 _RECOVERIES = 2
 """A server can have lost two things: its library and its logs."""
+_MEETINGS = 2
+"""The server that took another's place may itself be replaced while it is recovered."""
 
 
 class HotStore:
@@ -245,11 +247,13 @@ class HotStore:
         except LostError as exc:
             raise faults.fault(exc, self._where) from exc
         except faults.ServerChangedError:
-            if self._is_strict():
-                raise
-        self.meet()
-        with self._faults():
-            return client.ask(command)
+            pass  # not from within the handler: what fails then has nothing to do with it
+
+        def send() -> Any:
+            with self._faults():
+                return client.ask(command)
+
+        return self._met(send)
 
     def _pipeline(self, client: Asked, batch: Sequence[Call[Any]]) -> list[Any]:
         commands = [call.sent for call in batch]
@@ -299,12 +303,13 @@ class HotStore:
 
     def _met(self, send: Callable[[], T]) -> T:
         """Sends, to a server that may be another than before: nothing went to that one, so it can be sent again."""
-        try:
-            return send()
-        except faults.ServerChangedError:
-            if self._is_strict():
-                raise
-        self.meet()
+        for _ in range(_MEETINGS):
+            try:
+                return send()
+            except faults.ServerChangedError:
+                if self._is_strict():
+                    raise
+            self.meet()
         return send()
 
     def _is_strict(self) -> bool:

@@ -4,18 +4,27 @@
 --   2. What may be stale goes: keys with a TTL (all of them are in PostgreSQL), and of the other lists what the log does not
 --      hold. The shard's stats name the server for which that was done.
 --   3. What is parked is flushed; then the log is seeded: it is back, with its next stamp after all that PostgreSQL has.
+-- Each step names the server that it is meant for, and does nothing on another: while one is recovered, a second may take
+-- its place, and somebody else recover that.
 -- The shard's stats are a hash:
 --   server   the identity of the server for which 1 and 2 were done
 --   flushed  the id up to which the shard's log was flushed: where PostgreSQL says less, it went back (`log_again`)
 
+-- Whether this is the server with that identity (see `hot/incarnation.py`).
+local function is_here(server)
+  local info = redis.call('INFO', 'server', 'replication')
+  local process, history = string.match(info, 'run_id:(%w*)') or '', string.match(info, 'master_replid2:(%w*)') or ''
+  return server == string.sub(process, 1, 12) .. '.' .. string.sub(history, 1, 12)
+end
+
 -- banshee1_park: keeps a shard from being written to until it is seeded.
 --   KEYS   log, parked, stats
 --   ARGV   the identity of this server
---   reply  1 | 0 (nothing was done: all that may be stale is gone on this server already)
+--   reply  1 | 0 (nothing was done: all that may be stale is gone on this server already) | CHANGED (it is another server)
 redis.register_function {
   function_name = 'banshee1_park',
   callback = function(KEYS, ARGV)
-    if not ARGV[1] or ARGV[1] == '' then return invalid('server: empty') end
+    if not is_here(ARGV[1]) then return CHANGED end
     if redis.call('HGET', KEYS[3], 'server') == ARGV[1] then return 0 end
     if redis.call('TYPE', KEYS[1]).ok == 'stream' then redis.call('RENAMENX', KEYS[1], KEYS[2]) end
     return 1
@@ -100,16 +109,17 @@ local function is_volatile(kind, key)
   return kind == 'm' and redis.call('GETRANGE', key, 0, 0) == 'T'
 end
 
--- banshee1_shed: lets go of what may be stale. Does nothing once it was said (`recovered`) that all of the shard is done.
+-- banshee1_shed: lets go of what may be stale. Does nothing once it was said (`mark`) that all of the shard is done.
 --   KEYS   parked, stats, then keys of agents
 --   ARGV   the identity of this server, a birth for lists (8 bytes), then for each key two: 's', 'm', 'i' or 'h', and for a
 --          list what `mentioned` says that its agent keeps, each after its length (1 byte)
---   reply  how many keys went
+--   reply  how many keys went | CHANGED (it is another server)
 redis.register_function {
   function_name = 'banshee1_shed',
   callback = function(KEYS, ARGV)
     if not ARGV[2] or #ARGV[2] ~= 8 then return invalid('birth: not 8 bytes') end
     if #ARGV ~= 2 + 2 * (#KEYS - 2) then return invalid('keys: each needs its kind and what is kept') end
+    if not is_here(ARGV[1]) then return CHANGED end
     if redis.call('HGET', KEYS[2], 'server') == ARGV[1] then return 0 end
     local gone = 0
     for i = 3, #KEYS do
@@ -130,29 +140,24 @@ redis.register_function {
   flags = { 'allow-oom' },
 }
 
--- banshee1_recovered: says that what may be stale is gone from a shard.
---   KEYS   stats
---   ARGV   the identity of this server
---   reply  OK
+-- banshee1_mark: leaves a mark, also on a full server, which could not be drained without.
+--   KEYS   stats (what may be stale is gone from the shard; up to where it was flushed) | store (this server is written to)
+--   ARGV   'server', the identity of this server | 'flushed', the stamp as an id, the mark that it takes the place of
+--   reply  OK | CHANGED (it is another server, or another mark; nothing was done)
+--   errors BANSHEE_INVALID
 redis.register_function {
-  function_name = 'banshee1_recovered',
+  function_name = 'banshee1_mark',
   callback = function(KEYS, ARGV)
-    if not ARGV[1] or ARGV[1] == '' then return invalid('server: empty') end
-    redis.call('HSET', KEYS[1], 'server', ARGV[1])
-    return OK
-  end,
-  flags = { 'allow-oom' },
-}
-
--- banshee1_name_server: says that this server is the one that is written to. A full one, too, can only be drained then.
---   KEYS   store
---   ARGV   the identity of this server
---   reply  OK
-redis.register_function {
-  function_name = 'banshee1_name_server',
-  callback = function(KEYS, ARGV)
-    if not ARGV[1] or ARGV[1] == '' then return invalid('server: empty') end
-    redis.call('HSET', KEYS[1], 'server', ARGV[1])
+    local field, value = ARGV[1], ARGV[2]
+    if field == 'server' then
+      if not is_here(value) then return CHANGED end
+    elseif field == 'flushed' then
+      if not stamp_in_id(value) then return invalid('stamp: not <ms>-<seq>') end
+      if redis.call('HGET', KEYS[1], field) ~= ARGV[3] then return CHANGED end
+    else
+      return invalid('mark: not server or flushed')
+    end
+    redis.call('HSET', KEYS[1], field, value)
     return OK
   end,
   flags = { 'allow-oom' },
@@ -175,14 +180,14 @@ redis.register_function {
 --   KEYS   log, parked, stats
 --   ARGV   the last stamp that PostgreSQL has, as an id `<ms>-<seq>`; the identity of this server
 --   reply  the last id that the shard's log had on this server (`0-0`: there was none) | nil (the log is there) |
---          CHANGED (there is a parked log from before this server came: what may be stale must go first)
+--          CHANGED (it is another server; or there is a parked log from before it came: what may be stale must go first)
 redis.register_function {
   function_name = 'banshee1_seed',
   callback = function(KEYS, ARGV)
     local log, parked, stats, server = KEYS[1], KEYS[2], KEYS[3], ARGV[2]
     local stamp = stamp_in_id(ARGV[1] or '')
     if not stamp then return invalid('stamp: not <ms>-<seq>') end
-    if not server or server == '' then return invalid('server: empty') end
+    if not is_here(server) then return CHANGED end
     if redis.call('EXISTS', log) == 1 then return false end
     if redis.call('EXISTS', parked) == 0 then
       local id = redis.call('XADD', log, stamp == ZERO and '0-1' or ARGV[1], 'k', '', 'p', '')
@@ -267,19 +272,4 @@ redis.register_function {
     return invalid('kind: not s, m, i, M or E')
   end,
   flags = { 'allow-oom' }, -- what is logged is carried and let go of: a full server could never be drained before
-}
-
--- banshee1_mark_flushed: says up to where a shard was flushed, where PostgreSQL went back.
---   KEYS   stats
---   ARGV   the stamp as an id
---   reply  OK
---   errors BANSHEE_INVALID
-redis.register_function {
-  function_name = 'banshee1_mark_flushed',
-  callback = function(KEYS, ARGV)
-    if not stamp_in_id(ARGV[1]) then return invalid('stamp: not <ms>-<seq>') end
-    redis.call('HSET', KEYS[1], 'flushed', ARGV[1])
-    return OK
-  end,
-  flags = { 'allow-oom' },
 }

@@ -26,7 +26,7 @@ from banshee_memory.hot.keys import agent_keys, shard_of
 from banshee_memory.records import FlushReport
 from banshee_memory.settings import Settings
 from banshee_memory.tiering.batch import Load, loads_by_shard
-from banshee_memory.tiering.restoration import bring_back, gone_back
+from banshee_memory.tiering.restoration import bring_back, gone_back, lower_marks
 from banshee_memory.tiering.shards import ask, with_logs
 
 _SHARD_ENTRIES = 1_000
@@ -117,7 +117,7 @@ class Drain:
             failpoint("flush.locked")
             logged_again = bring_back(self._hot, transaction)
             loads = self._read(transaction, batch)
-            for shard in logged_again & loads.keys():
+            for shard in logged_again.keys() & loads.keys():
                 loads[shard].is_logged_again = True
             failpoint("flush.read")
             written = transaction.write(batch)
@@ -135,6 +135,7 @@ class Drain:
         failpoint("flush.committed")
         self._mark_clean(loads)
         failpoint("flush.marked_clean")
+        lower_marks(self._hot, transaction.held, logged_again)
         return _report(written, loads), loads
 
     def _read(self, transaction: Transaction, batch: Batch) -> Mapping[int, Load]:

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import Drain as Rows
 from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, greeting
+from banshee_memory.hot.calls import Call
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.faults import ServerChangedError
 from banshee_memory.hot.incarnation import Incarnation, incarnation_of
@@ -35,6 +36,7 @@ from banshee_memory.tiering.drain import Drain
 from banshee_memory.tiering.shards import ask
 
 T = TypeVar("T")
+_ATTEMPTS = 3
 _KEYS_AT_ONCE = 2_000
 _ENTRIES_AT_ONCE = 1_000
 _LETTERS = {"state": "s", "messages": "h", "events": "h", "memory": "m", "memories": "i"}
@@ -52,24 +54,30 @@ class Recoverer:
 
     def meet(self) -> None:
         """Before anything is read. While PostgreSQL is away, or Redis full, what is left of it may be read."""
-        hot = self._hot.sibling()
-        try:
-            _Recovery(self._settings, hot, self._cold).meet()
-        finally:
-            hot.close()
+        self._recover(_Recovery.meet)
 
     def admit(self) -> None:
         """Before anything is written; ColdStoreUnavailable where PostgreSQL cannot be asked."""
-        hot = self._hot.sibling()
         try:
-            _Recovery(self._settings, hot, self._cold).admit()
+            self._recover(_Recovery.admit)
         except ColdStoreUnavailable as exc:
             raise ColdStoreUnavailable(
                 "Redis is new, or not the server that was written to last: nothing is written to it before PostgreSQL "
                 f"has been asked what it has. {exc}"
             ) from exc
-        finally:
-            hot.close()
+
+    def _recover(self, step: Callable[[_Recovery], None]) -> None:
+        """With a client that uses the server as it is; from the beginning where another took its place meanwhile."""
+        for left in reversed(range(_ATTEMPTS)):
+            hot = self._hot.sibling()
+            try:
+                step(_Recovery(self._settings, hot, self._cold))
+                return
+            except ServerChangedError:
+                if not left:
+                    raise
+            finally:
+                hot.close()
 
 
 class _Recovery:
@@ -90,7 +98,7 @@ class _Recovery:
         try:
             self._admit(found)
         except (ColdStoreUnavailable, HotStoreFull):
-            self._hot.run(calls.name_server(found.identity))
+            self._name(found)
 
     def admit(self) -> None:
         found = self._found()
@@ -113,7 +121,7 @@ class _Recovery:
 
     def _let_go_of_what_may_be_stale(self, server: str) -> None:
         # A key of ours that somebody broke (another type) must not keep the other shards.
-        parked = ask(self._hot, [calls.park(keys, server) for keys in self._shards])
+        parked = self._ask_it([calls.park(keys, server) for keys in self._shards])
         failpoint("recover.parked")
         if not any(parked):
             return
@@ -121,7 +129,7 @@ class _Recovery:
         for keys in _pages(self._owned(), _KEYS_AT_ONCE):
             self._shed(keys, server, kept)
             failpoint("recover.shed")
-        ask(self._hot, [calls.recovered(keys, server) for keys in self._shards])
+        self._ask_it([calls.mark_recovered(keys, server) for keys in self._shards])
         failpoint("recover.met")
 
     def _owned(self) -> Iterator[OwnedKey]:
@@ -147,7 +155,7 @@ class _Recovery:
         for key in page:
             by_shard[key.shard].append((key.name, _LETTERS[key.kind], _kept_in(key, kept)))
         birth = os.urandom(8)
-        ask(self._hot, [calls.shed(self._shards[n], server, birth, items) for n, items in by_shard.items()])
+        self._ask_it([calls.shed(self._shards[n], server, birth, items) for n, items in by_shard.items()])
 
     # --- step two ---
 
@@ -171,7 +179,7 @@ class _Recovery:
             if found.named is not None or any(lasts.values()) or any(stamps.values()):
                 rows.keep_recovery(found.identity, "redis", *_lack(stamps, lasts))
         failpoint("recover.recorded")
-        self._hot.run(calls.name_server(found.identity))
+        self._name(found)
         failpoint("recover.named")
 
     def _let_go_of_what_is_cold(self) -> None:
@@ -199,14 +207,21 @@ class _Recovery:
     def _seed(self, flushed: Mapping[int, int], server: str) -> dict[int, int]:
         """Makes the logs; gives, of those that were not there, the last stamps that the server had itself."""
         plans = [calls.seed(self._shards[shard], stamp, server) for shard, stamp in flushed.items()]
-        replies = ask(self._hot, plans)
-        if calls.CHANGED in replies:
-            raise ServerChangedError("Redis was replaced once more while it was recovered; try again")
-        return {
-            shard: last
-            for (shard, _), last in zip(flushed.items(), replies, strict=True)
-            if last is not None and last is not calls.CHANGED
-        }
+        lasts = zip(flushed, self._ask_it(plans), strict=True)
+        return {shard: last for shard, last in lasts if last is not None}
+
+    def _name(self, found: Incarnation) -> None:
+        _of_it([self._hot.run(calls.name_server(found.identity))])
+
+    def _ask_it(self, plans: Sequence[Call[Any]]) -> list[Any]:
+        """As `ask`, of the server that is recovered and of no other."""
+        return _of_it(ask(self._hot, plans))
+
+
+def _of_it(replies: list[Any]) -> list[Any]:
+    if calls.CHANGED in replies:
+        raise ServerChangedError("Redis was replaced once more while it was recovered; try again")
+    return replies
 
 
 def _kept_in(key: OwnedKey, kept: Kept) -> bytes:

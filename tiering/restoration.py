@@ -30,14 +30,14 @@ def gone_back(hot: HotStore, held: Mapping[int, int]) -> dict[int, int]:
     return {shard: mark for (shard, mark), last in zip(behind.items(), reached, strict=True) if last is None}
 
 
-def bring_back(hot: HotStore, rows: Rows) -> frozenset[int]:
-    """Logs again what PostgreSQL lost, of the shards that these rows hold; gives those of which it did.
-
-    Dying in the middle, it is done again.
+def bring_back(hot: HotStore, rows: Rows) -> dict[int, int]:
+    """Logs again what PostgreSQL lost, of the shards that these rows hold; gives those of which it did, with the marks
+    that said so. They are lowered (`lower_marks`) once what is reported here is committed: whoever dies before that
+    leaves them to the next.
     """
     behind = gone_back(hot, rows.held)
     if not behind:
-        return frozenset()
+        return {}
     failpoint("restore.found")
     again = 0
     keys = _owned(hot, behind)
@@ -54,9 +54,14 @@ def bring_back(hot: HotStore, rows: Rows) -> frozenset[int]:
         f"{again} records that were still in Redis go there again. What was flushed in between and is not in Redis "
         "any more is lost.",
     )
-    hot.run_all([calls.mark_flushed(shard_keys(shard), rows.held[shard]) for shard in behind])
-    failpoint("restore.marked")
-    return frozenset(behind)
+    return behind
+
+
+def lower_marks(hot: HotStore, held: Mapping[int, int], behind: Mapping[int, int]) -> None:
+    """Says of shards that PostgreSQL has them up to `held` only, where nothing that was flushed since said it."""
+    if behind:
+        hot.run_all([calls.mark_flushed(shard_keys(shard), held[shard], mark) for shard, mark in behind.items()])
+        failpoint("restore.marked")
 
 
 def _owned(hot: HotStore, shards: Mapping[int, int]) -> Iterator[OwnedKey]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,7 +27,8 @@ from banshee_memory import (
 )
 from banshee_memory.failpoints import armed
 from banshee_memory.hot import calls
-from banshee_memory.hot.keys import agent_keys, shard_keys
+from banshee_memory.hot.calls import Call
+from banshee_memory.hot.keys import ShardKeys, agent_keys, shard_keys
 from tests.failpoints import failpoints
 from tests.own_servers import own_database
 from tests.redis_servers import Redises, RedisServer, redises
@@ -135,6 +136,108 @@ def test_whoever_dies_anywhere_another_goes_on(
         for agent in agents:
             other.evict(agent)
         assert {agent: everything(other, agent) for agent in agents} == after
+
+
+UNHELD = ("recover.parked", "recover.shed", "recover.met", "recover.survivors_flushed", "recover.recorded")
+"""Where whoever recovers a server holds no rows that another recovery waits for."""
+
+
+def few(places: Sequence[str], *kept: str) -> list[Any]:
+    """The others are for a soak."""
+    return [pytest.param(place, marks=[] if place in kept else pytest.mark.soak) for place in places]
+
+
+@pytest.mark.parametrize("place", few(UNHELD, "recover.parked"))
+def test_another_takes_its_place_meanwhile_and_is_recovered_by_another(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str, place: str
+) -> None:
+    """Whoever recovered the one before must not go on with it on this one, which is written to already."""
+    agents = lives_of(memory)
+    third = servers.new()
+    third.follow(server)
+    third.await_all_of(server)
+    restart(server)
+    known: dict[UUID, Any] = {}
+    happened: list[str] = []
+    with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as other:
+
+        def replace(name: str) -> None:
+            if known and name.startswith("recover."):
+                assert {agent: everything(other, agent) for agent in agents} == known
+            elif name == place and not happened:
+                happened.append(name)
+                third.promote()
+                server.kill()
+                servers.front.lead_to(third)
+                for agent in agents:
+                    live(other, agent, "third")
+                known.update({agent: everything(other, agent) for agent in agents})
+
+        with armed(replace):
+            memory.emotions.load_state(agents[0])
+        assert {agent: everything(memory, agent) for agent in agents} == known
+        assert memory.flush().conflicts == 0
+        for agent in agents:
+            memory.evict(agent)
+        assert {agent: everything(memory, agent) for agent in agents} == known
+
+
+@pytest.mark.parametrize(
+    "place", few([name for name in failpoints() if name.startswith("recover.")], "recover.shed", "recover.seeded")
+)
+def test_another_takes_its_place_meanwhile(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer, place: str
+) -> None:
+    """What is said of the one before is not said of this one."""
+    agents = lives_of(memory)
+    known = {agent: everything(memory, agent) for agent in agents}
+    restart(server)
+    third = servers.new()
+    third.follow(server)
+    happened: list[str] = []
+
+    def replace(name: str) -> None:
+        if name == place and not happened:
+            happened.append(name)
+            third.await_all_of(server)
+            third.promote()
+            server.kill()
+            servers.front.lead_to(third)
+
+    with armed(replace):
+        memory.emotions.load_state(agents[0])
+    assert happened
+    assert {agent: everything(memory, agent) for agent in agents} == known
+    for agent in agents:
+        live(memory, agent, "third")
+    known = {agent: everything(memory, agent) for agent in agents}
+    assert memory.flush().conflicts == 0
+    for agent in agents:
+        memory.evict(agent)
+    assert {agent: everything(memory, agent) for agent in agents} == known
+
+
+STEPS: dict[str, Callable[[ShardKeys, str], Call[Any]]] = {
+    "park": calls.park,
+    "shed": lambda keys, named: calls.shed(keys, named, b"a birth.", []),
+    "say that it is done": calls.mark_recovered,
+    "seed": lambda keys, named: calls.seed(keys, 1, named),
+    "name": lambda _, named: calls.name_server(named),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_names_another_server_does_nothing(memory: MemoryPlugin, server: RedisServer, step: str) -> None:
+    memory.conversations.save_message(uuid4(), "user", "hello")
+    hot, _ = memory._open()
+
+    def held() -> dict[bytes, Any]:
+        return {name: server.command("DUMP", name) for name in server.command("KEYS", "*")}
+
+    before = held()
+    for keys in map(shard_keys, range(SETTINGS.shards)):
+        assert hot.run(STEPS[step](keys, "another.server")) is calls.CHANGED
+    assert held() == before
 
 
 def test_many_meet_it_at_once(memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str) -> None:

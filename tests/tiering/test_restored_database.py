@@ -13,6 +13,7 @@ import redis
 from psycopg import sql
 
 from banshee_memory import MemoryPlugin, Settings
+from banshee_memory.failpoints import armed
 from banshee_memory.hot.keys import shard_of
 from banshee_memory.tiering.drain import Drain
 from tests.own_servers import own_database, own_redis
@@ -174,3 +175,26 @@ def test_an_empty_database_gets_what_is_left(memory: MemoryPlugin, backed_up: Ba
     assert {name: after[name] for name in ("state", "events", "memories")} == {
         name: known[name] for name in ("state", "events", "memories")
     }
+
+
+@pytest.mark.parametrize("place", ["restore.logged_again", "flush.advanced", "flush.committed"])
+def test_it_is_told_whoever_dies(memory: MemoryPlugin, backed_up: BackUp, place: str) -> None:
+    """Also by the next, where the one who found it died before that was committed."""
+    agent = agent_in(0)
+    restore = backed_up()
+    live(memory, agent, "first")
+    memory.flush()
+    known = everything(memory, agent)
+    restore()
+
+    def die(name: str) -> None:
+        if name == place:
+            raise KeyboardInterrupt
+
+    with armed(die), pytest.raises(KeyboardInterrupt):
+        Drain(SETTINGS, *memory._open()).flush_shards([0])
+    Drain(SETTINGS, *memory._open()).flush_shards([0])
+    assert [found.store for found in memory.stats().recoveries if found.store == "postgresql"] == ["postgresql"]
+    memory.evict(agent)
+    assert everything(memory, agent) == known
+    assert memory.flush().records == 0
