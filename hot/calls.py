@@ -546,6 +546,11 @@ def evict(keys: Sequence[str] | Sequence[bytes]) -> Call[tuple[int, int]]:
     return _fcall("evict", keys, (), lambda reply: (int(reply[0]), int(reply[1])))
 
 
+def drop(key: str) -> Call[int]:
+    """Drops a key of which its caller knows that nothing is unflushed, whatever its TTL says."""
+    return Call(("DEL", key), int)
+
+
 def memory_mark(key: str) -> Call[bytes]:
     """The first byte of a memory's value, which says what it is; see `lua/memories.lua`."""
     return Call(("GETRANGE", key, 0, 0), bytes)
@@ -640,6 +645,11 @@ def log_head(keys: ShardKeys, count: int, size: int) -> Call[list[Entry]]:
 def log_tail(keys: ShardKeys) -> Call[list[Entry]]:
     """The newest entry of a shard's log."""
     return Call(("XREVRANGE", keys.log, "+", "-", "COUNT", 1), entries_of)
+
+
+def log_is_there(keys: ShardKeys) -> Call[bool]:
+    """Whether the shard can be written to: its log was neither lost nor is it parked."""
+    return Call(("EXISTS", keys.log), bool)
 
 
 def log_length(keys: ShardKeys) -> Call[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from banshee_memory.cold import reads
@@ -18,11 +19,11 @@ from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import Batch, Written
 from banshee_memory.cold.drain import Drain as Transaction
 from banshee_memory.cold.staging import ReplyRow
-from banshee_memory.errors import ColdStoreUnavailable, ConfigurationError
+from banshee_memory.errors import ColdStoreUnavailable, ConfigurationError, HotStoreFull
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
-from banshee_memory.hot.keys import agent_keys, shard_of
+from banshee_memory.hot.keys import agent_keys, shard_keys, shard_of
 from banshee_memory.records import FlushReport
 from banshee_memory.settings import Settings
 from banshee_memory.tiering.batch import Load, loads_by_shard
@@ -52,6 +53,8 @@ class Drain:
         ColdStoreUnavailable if that takes longer than `Settings.flush_timeout`; what was carried until then is safe.
         ConfigurationError if nothing of some shard can be carried; all of the others is.
         """
+        if agent_id is None:
+            self._bring_back_logs(range(self._settings.shards))
         shards = self.waiting() if agent_id is None else [shard_of(agent_id, self._settings.shards)]
         report, left_out = self.flush_shards(shards)
         if left_out:
@@ -61,6 +64,7 @@ class Drain:
 
     def flush_shards(self, shards: Sequence[int]) -> tuple[FlushReport, set[int]]:
         """The same of these shards; gives also those of which nothing can be carried."""
+        self._bring_back_logs(shards)
         return self._hot.recovering(lambda: self._flush_shards(shards))
 
     def _flush_shards(self, shards: Sequence[int]) -> tuple[FlushReport, set[int]]:
@@ -85,6 +89,7 @@ class Drain:
 
     def sweep(self) -> FlushReport:
         """One pass over all that waits, leaving out the shards that somebody else is flushing."""
+        self._bring_back_logs(range(self._settings.shards))
         return self._hot.recovering(self._sweep)
 
     def _sweep(self) -> FlushReport:
@@ -96,6 +101,15 @@ class Drain:
         report, loads = self.carry(shards, wait=None)
         self.held = len(loads)
         return report + FlushReport(seconds=time.monotonic() - started)
+
+    def _bring_back_logs(self, shards: Sequence[int]) -> None:
+        """Ends a recovery that could not be ended when the server was met, for want of PostgreSQL: until then what is
+        resident may be older than what is cold, and carrying it would make it clean all the same."""
+        if self._hot.recovery is None:  # it is a recovery that flushes
+            return
+        if not all(self._hot.run_all([calls.log_is_there(shard_keys(shard)) for shard in shards])):
+            with suppress(HotStoreFull):  # it ends when something has been carried
+                self._hot.recovery.admit()
 
     def gone_back(self) -> list[int]:
         """The shards of which PostgreSQL has less than it had: it was restored to an earlier time."""

@@ -9,7 +9,8 @@ or it is new and empty. In two steps, each done by any number of clients at once
    that survived are the newest. What is clean then goes once more: PostgreSQL may have a newer amendment, or value. The
    logs come back, with stamps after all that PostgreSQL has, and what the server is known to lack is recorded.
 
-While PostgreSQL is away the first step has to do: what is resident is served, and nothing is written.
+While PostgreSQL is away the first step has to do: what is resident is served, and nothing is written. The second is
+then done by the first write, or flush, that reaches PostgreSQL.
 """
 
 from __future__ import annotations
@@ -185,13 +186,24 @@ class _Recovery:
     def _let_go_of_what_is_cold(self) -> None:
         """What survived is flushed, and may differ from what PostgreSQL has of it: a message was amended on the server
         before this one, or a flush from there stored a value last. Nobody writes meanwhile."""
+        carried = self._carried()
         for page in _pages(self._owned(), _KEYS_AT_ONCE):
+            # A list into which a reader brought what the lost server had flushed last ends above the parked log: the
+            # flush of that did not make it clean, and nothing would later.
+            ask(self._hot, [calls.drop(key.name) for key in page if _LETTERS[key.kind] == "h" and key.shard in carried])
             indexes = [key.name for key in page if key.kind == "memories"]
             memories = [key.name for key in page if key.kind == "memory"]
             marks = ask(self._hot, [calls.memory_mark(name) for name in memories])
             kept = {name for name, mark in zip(memories, marks, strict=True) if mark == _VOLATILE} | {*indexes}
             ask(self._hot, [calls.evict([key.name]) for key in page if key.name not in kept])
             ask(self._hot, [calls.claim_nothing(name) for name in indexes])
+
+    def _carried(self) -> set[int]:
+        """The shards that are not written to yet and of which nothing waits."""
+        lasts = ask(self._hot, [calls.reached(keys) for keys in self._shards])
+        lengths = ask(self._hot, [calls.parked_length(keys) for keys in self._shards])
+        each = zip(self._shards, lasts, lengths, strict=True)
+        return {keys.shard for keys, last, length in each if last is not None and length == 0}
 
     def _tell_replies(self, rows: Rows) -> None:
         """What calls with an idempotency key were answered after this server's last stamp, and within the window."""

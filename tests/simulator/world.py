@@ -437,8 +437,11 @@ class World:
         self._set_clock()
 
     def _follow(self) -> None:
-        """What is lost is known when whoever was at work on the old server has ended."""
+        """What is lost is known when whoever was at work on the old server has ended, and when the recovery has: one
+        that waited in vain for the rows of a flush leaves a server from which older values are read than are cold."""
         with self.quiet():
+            assert self.hot.recovery is not None
+            self.hot.recovery.admit()
             for life, surviving in zip(self.lives, self._survivors or (), strict=True):
                 self._let_go_of_keys(life)
                 follow(self, life, surviving)
