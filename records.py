@@ -173,12 +173,13 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime | None = None
 
 
-class ConversationMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message as it was said."""
+class ConversationMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A message as it was said. Its fields are in the order in which Redis has them."""
 
     id: UUID
     """A UUIDv7."""
-    agent_id: UUID
+    created_at: datetime
+    """When Redis took it, or the time it brought along: what histories are ordered by."""
     role: str
     """`user`, `assistant`, `system`, `function` or `tool`."""
     content: str
@@ -187,8 +188,7 @@ class ConversationMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What the agent felt then: intensities by emotion, or the object that was given; None: not recorded."""
     tokens_used: int | None
     session_id: UUID | None
-    created_at: datetime
-    """When Redis took it, or the time it brought along: what histories are ordered by."""
+    agent_id: UUID
 
 
 class ConversationStats(msgspec.Struct, frozen=True, kw_only=True):

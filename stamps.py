@@ -30,8 +30,9 @@ class Receipt(msgspec.Struct, frozen=True):
     """Which Redis took it: what another one comes to hold does not speak for it."""
 
 
-_VERSION_7 = 0x7 << 76
 _SEQ = 0xFFFF
+_RANDOM = (1 << 58) - 1
+_ID = struct.Struct(">QQ")
 
 
 def stamp_of(entry_id: bytes | str) -> int:
@@ -71,21 +72,25 @@ def uuid_of(sixteen: bytes) -> UUID:
 
 
 def record_id(stamp: int, nonce: bytes, at_us: int) -> UUID:
-    """The UUIDv7 (RFC 9562) of a message or event: its own time, twelve bits of its stamp's seq, 62 random bits.
+    """The UUIDv7 (RFC 9562) of a message or event: its own time, its stamp's seq, 58 random bits.
 
-    It is derived, not stored, so both tiers and any client that knows stamp and nonce agree on it.
+    It is derived, so both tiers and any client that knows stamp and nonce agree on it. Of a record that brought no time
+    of its own the stamp can be told from it.
     """
-    tail = int.from_bytes(nonce, "big") & ((1 << 62) - 1) | (0b10 << 62)
-    return uuid_of(((at_us // 1_000) << 80 | _VERSION_7 | (stamp & 0xFFF) << 64 | tail).to_bytes(16, "big"))
+    return uuid_of(id_bytes(stamp, nonce, at_us))
 
 
-_FRESH = struct.Struct(">HQQ")
+def id_bytes(stamp: int, nonce: bytes, at_us: int) -> bytes:
+    """`record_id` in 16 bytes."""
+    head = (at_us // 1_000) << 16 | 0x7000 | (stamp & _SEQ) >> 4
+    tail = 0x8000_0000_0000_0000 | (stamp & 0xF) << 58 | int.from_bytes(nonce, "big") & _RANDOM
+    return _ID.pack(head, tail)
 
 
-def fresh_id(stamp: int, nonce: int) -> UUID:
-    """`record_id` of a record that brought no time of its own, in half the time; the nonce as a number."""
-    head, tail = stamp & 0xFFFF_FFFF_FFFF_0FFF | 0x7000, nonce & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
-    return _uuid(_FRESH.pack(0xC410, head, tail))
+def stamp_in_id(sixteen: bytes) -> int:
+    """The stamp of a record that brought no time of its own, from its id."""
+    head, tail = int.from_bytes(sixteen[:8], "big"), sixteen[8]
+    return head >> 16 << 16 | (head & 0xFFF) << 4 | tail >> 2 & 0xF
 
 
 def id_span(record: UUID) -> tuple[datetime, datetime]:

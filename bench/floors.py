@@ -13,6 +13,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
@@ -104,12 +105,25 @@ def faded(reply: list[Any]) -> dict[bytes, float]:
     return felt
 
 
-_message = msgspec.msgpack.Decoder(wire.MessageBody).decode
+class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What an element holds; its id as it is there."""
+
+    id: bytes
+    created_at: datetime
+    role: str
+    content: str
+    metadata: Any = None
+    emotional_context: dict[str, Any] | None = None
+    tokens_used: int | None = None
+    session_id: bytes | None = None
 
 
-def messages(reply: list[bytes]) -> list[wire.MessageBody]:
-    """Their bodies as objects."""
-    return [_message(memoryview(element)[11:]) for element in reply]
+_messages = msgspec.msgpack.Decoder(list[Message]).decode
+
+
+def messages(reply: list[bytes]) -> list[Message]:
+    """All of them, read in one go."""
+    return _messages(b"\xdd" + len(reply).to_bytes(4, "big") + b"".join(reply))
 
 
 _memory = msgspec.msgpack.Decoder(wire.MemoryBody).decode

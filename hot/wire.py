@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from datetime import datetime
+from itertools import repeat
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -37,7 +40,7 @@ from banshee_memory.records import (
     StoredMemory,
     memory_id,
 )
-from banshee_memory.stamps import EPOCH, fresh_id, from_us, record_id, stamp_us, to_us, uuid_of
+from banshee_memory.stamps import from_us, id_bytes, record_id, stamp_in_id, stamp_us, to_us, uuid_of
 
 _DOUBLE = struct.Struct(">d")
 _FELT = struct.Struct(">dd")
@@ -47,9 +50,12 @@ _STAMP = struct.Struct(">Q")
 _CONTEXT = struct.Struct(">H")
 _HEAD = struct.Struct(">QBH")
 """Of an element without a time of its own: stamp, 0, length of the context."""
-_USUAL = struct.Struct(">QBHBHQ")
-"""The same, and the beginning of a message's body: an array, in it first a nonce of eight bytes."""
-_NONCE = 0xC408
+_ARRAY = struct.Struct(">B2s16sHQ")
+"""Of a message's element that is MessagePack: array, id, time."""
+_ARRAYS = range(0x94, 0x99)
+"""What such an element begins with."""
+_LAST_SECOND = 1 << 34
+"""Of a MessagePack timestamp of 64 bits."""
 _HEADER = struct.Struct(">cdQ12sQ")
 _MEMORY = struct.Struct(">cQddddd")
 _EMOTIONS = {e.value.encode(): e for e in Emotion}
@@ -227,6 +233,21 @@ class MessageBody(msgspec.Struct, array_like=True, omit_defaults=True, frozen=Tr
     session_id: bytes | None = None
 
 
+_whose: ContextVar[UUID] = ContextVar("banshee_memory_whose")
+"""Whose messages are being read."""
+
+
+class _Said(ConversationMessage, array_like=True, frozen=False, gc=False, kw_only=True):  # type: ignore[misc]
+    """A message as its element has it, with the agent that it does not name: read in one go, in C, and a
+    `ConversationMessage` from then on. To set an attribute of each from C it must not be frozen yet."""
+
+    metadata: Any = None
+    emotional_context: dict[str, Any] | None = None
+    tokens_used: int | None = None
+    session_id: UUID | None = None
+    agent_id: UUID = msgspec.field(default_factory=_whose.get)
+
+
 class EventBody(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True):
     """An event as the client packs it; what it changed is in the entry's context."""
 
@@ -244,6 +265,8 @@ class MemoryBody(msgspec.Struct, array_like=True, omit_defaults=True, frozen=Tru
     tags: tuple[str, ...] = ()
 
 
+_said = msgspec.msgpack.Decoder(_Said).decode
+_all_said = msgspec.msgpack.Decoder(list[_Said]).decode
 _message_body = msgspec.msgpack.Decoder(MessageBody)
 _event_body = msgspec.msgpack.Decoder(EventBody)
 _event_record = msgspec.msgpack.Decoder(EmotionalEventRecord)
@@ -276,13 +299,22 @@ def _id(nonce: bytes, stamp: int, at_us: int) -> UUID:
 
 def place_of(element: bytes) -> tuple[int, int]:
     """`(at_us, stamp)` of an element."""
+    if element[0] in _ARRAYS:
+        stamp = stamp_in_id(element[3:19])
+        return stamp_us(stamp), stamp
     entry = _entry(element)
     return entry.at_us, entry.stamp
 
 
-def element_of(entry_stamp: int, payload: bytes) -> bytes:
-    """The element of the list from the entry of the log."""
-    return _STAMP.pack(entry_stamp) + payload
+def element_of(kind: str, stamp: int, payload: bytes) -> bytes:
+    """The element of the list from the entry of the log, of that kind; the same as in `lua/histories.lua`."""
+    ms = stamp >> 16
+    usual = kind == "M" and payload[:3] == b"\0\0\0" and payload[4:6] == b"\xc4\x08" and len(payload) >= 14
+    if not usual or payload[3] + 1 not in _ARRAYS or ms // 1_000 >= _LAST_SECOND:
+        return _STAMP.pack(stamp) + payload
+    sixteen = id_bytes(stamp, payload[6:14], ms * 1_000)
+    at = (ms % 1_000 * 1_000_000) << 34 | ms // 1_000
+    return _ARRAY.pack(payload[3] + 1, b"\xc4\x10", sixteen, 0xD7FF, at) + payload[14:]
 
 
 def message_of(agent: UUID, element: bytes) -> Placed[ConversationMessage]:
@@ -292,26 +324,27 @@ def message_of(agent: UUID, element: bytes) -> Placed[ConversationMessage]:
 
 
 def message_record(agent: UUID, element: bytes) -> ConversationMessage:
-    """The same without its place, for readers of many."""
+    """The same without its place."""
     try:
-        stamp, flag, size, _, kind, nonce = _USUAL.unpack_from(element)
-        if flag or size or kind != _NONCE:
+        if element[0] not in _ARRAYS:
             return _unusual_message(agent, element)
-        body = _message_body.decode(element[11:])
-        session = body.session_id
-        return ConversationMessage(
-            id=fresh_id(stamp, nonce),
-            agent_id=agent,
-            role=body.role,
-            content=body.content,
-            metadata=body.metadata,
-            emotional_context=body.emotional_context,
-            tokens_used=body.tokens_used,
-            session_id=uuid_of(session) if session else None,
-            created_at=EPOCH + timedelta(0, 0, (stamp >> 16) * 1_000),
-        )
+        _whose.set(agent)
+        message: ConversationMessage = _said(element)
     except _BROKEN as exc:
         raise Undecodable(f"message: {exc}") from exc
+    message.__class__ = ConversationMessage
+    return message
+
+
+def message_records(agent: UUID, elements: Sequence[bytes]) -> list[ConversationMessage]:
+    """Those of many elements; Undecodable if there are others among them than most are."""
+    _whose.set(agent)
+    try:
+        messages = _all_said(b"\xdd" + len(elements).to_bytes(4, "big") + b"".join(elements))
+    except _BROKEN as exc:
+        raise Undecodable(f"messages: {exc}") from exc
+    deque(map(setattr, messages, repeat("__class__"), repeat(ConversationMessage)), 0)
+    return messages  # type: ignore[return-value]
 
 
 def _unusual_message(agent: UUID, element: bytes) -> ConversationMessage:
@@ -356,8 +389,10 @@ def amendment_of(payload: bytes) -> Amendment:
 def message_element(placed: Placed[ConversationMessage]) -> bytes:
     """The element of a message that came from PostgreSQL."""
     message = placed.record
+    sixteen, stamp = message.id.bytes, placed.stamp
+    is_derived = placed.at_us == stamp_us(stamp) and sixteen == id_bytes(stamp, sixteen[8:], placed.at_us)
     body = MessageBody(
-        message.id.bytes,
+        sixteen[8:] if is_derived else sixteen,
         message.role,
         message.content,
         message.metadata,
@@ -365,6 +400,8 @@ def message_element(placed: Placed[ConversationMessage]) -> bytes:
         message.tokens_used,
         message.session_id.bytes if message.session_id else None,
     )
+    if is_derived:
+        return element_of("M", stamp, b"\0\0\0" + pack(body))
     return _element(placed, pack(body))
 
 

@@ -63,7 +63,7 @@ redis.register_function {
 }
 
 local function is_in(log, element)
-  local ms, seq = struct.unpack('>I6I2', element)
+  local ms, seq = struct.unpack('>I6I2', stamp_in(element))
   local id = string.format('%.0f-%.0f', ms, seq)
   return #redis.call('XRANGE', log, id, id) > 0
 end

@@ -1,8 +1,11 @@
 -- What was said to an agent and what happened to it: two lists, one element a message or an event.
 --
--- An element:  stamp (8 bytes), entry
 -- An entry:    flag (1 byte: 0, or 1 if the record brought a time of its own), that time (double, microseconds) if so,
 --              length of the context (2 bytes), context, body (MessagePack, the client's)
+-- An element:  stamp (8 bytes), entry
+--              or, of a message without context or time of its own, whose id is made of its stamp: MessagePack by itself, an
+--              array of id (bin, 16 bytes), time (timestamp 64), and what follows the nonce in its body. So most lists are
+--              read in one go.
 -- The log holds entries: there the stamp is the id. A record's place in history is (its time, its stamp); the list is
 -- kept in that order.
 --
@@ -32,19 +35,35 @@ local function parse_header(bytes)
   }
 end
 
+-- The first byte of an element that is MessagePack: an array of four to eight. No stamp begins so before the year 7000.
+local function is_array(element)
+  local first = string.byte(element)
+  return first >= 148 and first <= 152
+end
+
 local function stamp_in(element)
-  return string.sub(element, 1, 8)
+  if not is_array(element) then return string.sub(element, 1, 8) end
+  local high, low = struct.unpack('>I2B', element, 10)
+  return string.sub(element, 4, 9) .. struct.pack('>I2', (high - 28672) * 16 + math.floor(low % 64 / 4))
 end
 
 local function time_in(element)
+  if is_array(element) then return struct.unpack('>I6', element, 4) * 1000 end
   if string.byte(element, 9) == 0 then
     return struct.unpack('>I6', element) * 1000
   end
   return struct.unpack('>d', element, 10)
 end
 
--- The id of the record in an element: in its body, or made of its time, stamp and nonce (see `stamps.record_id`).
+-- The id of a record; see `stamps.record_id`.
+local function id_of(ms, seq, nonce)
+  return struct.pack('>I6I2B', ms, 28672 + math.floor(seq / 16), 128 + seq % 16 * 4 + string.byte(nonce) % 4)
+    .. string.sub(nonce, 2)
+end
+
+-- The id of the record in an element: in its body, or made of its time, stamp and nonce.
 local function id_in(element)
+  if is_array(element) then return string.sub(element, 4, 19) end
   local start = string.byte(element, 9) == 0 and 10 or 18
   local body = start + 2 + struct.unpack('>I2', element, start)
   local array, kind, size = string.byte(element, body, body + 2)
@@ -54,8 +73,20 @@ local function id_in(element)
   local nonce = string.sub(element, at, at + size - 1)
   if size == 16 then return nonce end
   local _, seq = struct.unpack('>I6I2', element)
-  return struct.pack('>I6I2', math.floor(time_in(element) / 1000), 28672 + seq % 4096)
-    .. string.char(128 + string.byte(nonce) % 64) .. string.sub(nonce, 2)
+  return id_of(math.floor(time_in(element) / 1000), seq, nonce)
+end
+
+-- The element of an entry; the same as `element_of` in `hot/wire.py`.
+local function element_of(kind, ms, seq, entry)
+  local flag, high, low, array, bin, size = string.byte(entry, 1, 6)
+  local seconds = math.floor(ms / 1000)
+  if kind ~= 'M' or flag + high + low > 0 or bin ~= 196 or size ~= 8 or array < 147 or array > 151 or #entry < 14
+    or seconds >= 17179869184 then
+    return pack_stamp(ms, seq) .. entry
+  end
+  return string.char(array + 1, 196, 16) .. id_of(ms, seq, string.sub(entry, 7, 14))
+    .. struct.pack('>BBI4I4', 215, 255, ms % 1000 * 4000000 + math.floor(seconds / 4294967296), seconds % 4294967296)
+    .. string.sub(entry, 15)
 end
 
 -- Whether an element lies at or after a place.
@@ -97,8 +128,8 @@ end
 local function enter(list, log, kind, agent, entry, at, passes, id)
   local header = parse_header(redis.call('LINDEX', list, 0)) -- fails on another type before anything is written
   local ms, seq = log_append(log, kind, agent, entry, passes, id)
+  local element = element_of(kind, ms, seq, entry)
   local stamp = pack_stamp(ms, seq)
-  local element = stamp .. entry
   if not header then
     redis.call('RPUSH', list,
       pack_header { from_us = ms * 1000, from_stamp = stamp, birth = stamp, trims = 0, late = ZERO }, element)

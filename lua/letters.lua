@@ -10,7 +10,7 @@ local function letter_of(dead, id)
     if letter[found[2][i]] then letter[found[2][i]] = found[2][i + 1] end
   end
   local ms, seq = string.match(letter.id, '^(%d+)-(%d+)$')
-  letter.ms, letter.seq = tonumber(ms or 0), tonumber(seq or 0)
+  letter.ms, letter.seq = tonumber(ms or 0), tonumber(seq or 0) % 65536
   letter.kind, letter.agent = string.sub(letter.k, 1, 1), string.sub(letter.k, 2)
   return letter
 end
@@ -28,8 +28,8 @@ local function dated(letter)
   return '\1' .. struct.pack('>d', at) .. string.sub(letter.p, 2), at
 end
 
--- The next id of the log whose sequence ends like this one: the id of a message or event is made of its last 12 bits, and
--- stays the one that its writer was told.
+-- The next id of the log with this sequence: the id of a message or event is made of it, and stays the one that its
+-- writer was told.
 local function id_like(log, seq)
   local info = redis.call('XINFO', 'STREAM', log)
   local last_ms, last_seq = 0, 0
@@ -38,14 +38,9 @@ local function id_like(log, seq)
   end
   last_ms, last_seq = tonumber(last_ms), tonumber(last_seq)
   local time = redis.call('TIME')
-  local ms, next_seq = time[1] * 1000 + math.floor(time[2] / 1000), seq % 4096
-  if ms <= last_ms then
-    ms = last_ms
-    next_seq = next_seq + math.floor(last_seq / 4096) * 4096
-    if next_seq <= last_seq then next_seq = next_seq + 4096 end
-    if next_seq >= 32768 then ms, next_seq = ms + 1, seq % 4096 end
-  end
-  return string.format('%.0f-%.0f', ms, next_seq)
+  local ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  if ms <= last_ms then ms = seq > last_seq and last_ms or last_ms + 1 end
+  return string.format('%.0f-%.0f', ms, seq)
 end
 
 -- banshee1_retry_letter: puts a dead letter back into the log, and a message or event back into its list, at its time.

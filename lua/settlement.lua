@@ -14,7 +14,7 @@ local function settle_history(list, through, cap, hot_ttl)
       if stamp_after(stamp_in(element), through) then break end
       flushed = flushed + 1
       if is_from(element, header.from_us, header.from_stamp) then
-        local ms, seq = struct.unpack('>I6I2', element)
+        local ms, seq = struct.unpack('>I6I2', stamp_in(element))
         header.from_us, header.from_stamp = time_in(element), pack_stamp(ms, seq + 1)
       end
     end

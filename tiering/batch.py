@@ -128,7 +128,7 @@ class Load:
                 self.members.add((entry.agent, entry.payload.decode()))
 
     def _sort_history(self, entry: Entry, batch: Batch, now_us: int) -> None:
-        agent, element = entry.agent, wire.element_of(entry.stamp, entry.payload)
+        agent, element = entry.agent, wire.element_of(entry.kind, entry.stamp, entry.payload)
         if entry.kind == "M":
             self.messages.add(agent)
             message = wire.message_of(agent, element)
@@ -284,7 +284,7 @@ class Load:
             if leaves and entry.stamp in self.by_stamp and entry.kind in "ME":
                 keys = self._keys(entry.agent)
                 key = keys.messages if entry.kind == "M" else keys.events
-                yield key, wire.element_of(entry.stamp, entry.payload)
+                yield key, wire.element_of(entry.kind, entry.stamp, entry.payload)
 
     def _keys(self, agent: UUID) -> AgentKeys:
         return agent_keys(agent, self.settings.shards)

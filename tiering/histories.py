@@ -36,6 +36,8 @@ class Kind(Generic[R]):
     cap: Callable[[Residency], int]
     decode: Callable[[UUID, bytes], Placed[R]]
     record: Callable[[UUID, bytes], R]
+    records: Callable[[UUID, Sequence[bytes]], list[R]]
+    """Of many elements at once, if all are as most are; else Undecodable."""
     encode: Callable[[Placed[R]], bytes]
     page: Callable[[UUID, int, tuple[int, int] | None], Query[list[Placed[R]]]]
 
@@ -45,6 +47,7 @@ MESSAGES: Kind[ConversationMessage] = Kind(
     cap=lambda residency: residency.settings.message_cap,
     decode=wire.message_of,
     record=wire.message_record,
+    records=wire.message_records,
     encode=wire.message_element,
     page=reads.message_page,
 )
@@ -53,6 +56,7 @@ EVENTS: Kind[EmotionalEventRecord] = Kind(
     cap=lambda residency: residency.settings.event_cap,
     decode=lambda agent, element: wire.event_of(agent, element).placed,
     record=lambda agent, element: wire.event_of(agent, element).placed.record,
+    records=lambda agent, elements: [wire.event_of(agent, element).placed.record for element in elements],
     encode=wire.event_element,
     page=reads.event_page,
 )
@@ -61,7 +65,10 @@ EVENTS: Kind[EmotionalEventRecord] = Kind(
 def newest(kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int) -> Steps[list[R]]:
     """The newest `limit`, oldest first."""
     history = calls.end_of((yield calls.history_end(kind.key(keys), limit)))
-    records = residency.readable(partial(kind.record, keys.agent), history.elements)
+    try:
+        records = kind.records(keys.agent, history.elements)
+    except wire.Undecodable:
+        records = residency.readable(partial(kind.record, keys.agent), history.elements)
     if _spans(history, len(records), limit):
         keep = residency.hit(kind.key(keys))
         if keep is not None:

@@ -101,10 +101,6 @@ class Residency:
 
     def readable(self, decode: Callable[[bytes], T], elements: Iterable[bytes]) -> list[T]:
         """What can be read of them; what cannot is counted and skipped, and becomes a dead letter with the flush."""
-        try:
-            return [decode(element) for element in elements]
-        except Undecodable:
-            pass
         result = []
         for element in elements:
             try:

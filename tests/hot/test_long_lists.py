@@ -71,7 +71,7 @@ def test_what_is_flushed_and_over_the_cap_goes_a_chunk_at_a_time(
     assert contents(hot, keys) == texts[gone:]
     header = hot.run(calls.whole_history(keys.messages)).header
     assert header is not None
-    last = wire.place_of(wire.element_of(entries[gone - 1].stamp, entries[gone - 1].payload))
+    last = wire.place_of(wire.element_of("M", entries[gone - 1].stamp, entries[gone - 1].payload))
     assert not header.covers(*last)
     assert header.covers(last[0], last[1] + 1)
     assert (server.ttl(keys.messages) > 0) == (carried == LONG)

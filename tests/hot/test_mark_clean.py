@@ -93,7 +93,7 @@ def test_dead_letters_leave_with_their_reason_and_out_of_their_list(
     entries = log(hot, keys)
     bad = entries[1]
     settlement = Settlement()
-    settlement.drop(keys.messages, wire.element_of(bad.stamp, bad.payload))
+    settlement.drop(keys.messages, wire.element_of("M", bad.stamp, bad.payload))
     settlement.history(keys.messages, 50)
     assert mark(hot, keys, entries, settlement, {bad.id: "because"})
     assert contents(hot, keys) == ["good", "fine"]

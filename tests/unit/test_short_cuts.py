@@ -25,7 +25,7 @@ from banshee_memory.hot.keys import agent_keys
 from banshee_memory.hot.replies import pack
 from banshee_memory.records import memory_id
 from banshee_memory.settings import Settings
-from banshee_memory.stamps import fresh_id, from_us, record_id, stamp_us, uuid_of
+from banshee_memory.stamps import from_us, record_id, stamp_in_id, stamp_us, uuid_of
 from banshee_memory.tiering import residency
 
 SETTINGS = Settings(max_json_depth=4, max_json_bytes=2_000)
@@ -38,9 +38,9 @@ def test_a_uuid_from_bytes(sixteen: bytes) -> None:
 
 
 @given(st.integers(0, 2**63 - 1), st.binary(min_size=8, max_size=8))
-def test_the_id_of_a_record_without_a_time_of_its_own(stamp: int, nonce: bytes) -> None:
+def test_the_stamp_of_a_record_without_a_time_of_its_own_is_in_its_id(stamp: int, nonce: bytes) -> None:
     usual = record_id(stamp, nonce, stamp_us(stamp))
-    assert fresh_id(stamp, int.from_bytes(nonce, "big")) == usual
+    assert stamp_in_id(usual.bytes) == stamp
     assert usual.version == 7
     assert usual.variant == "specified in RFC 4122"
 
