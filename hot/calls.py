@@ -232,6 +232,11 @@ def seed(keys: ShardKeys, stamp: int, server: str) -> Call[int | Changed | None]
     return _fcall("seed", at, (entry_id_of(stamp), server), _or_changed(_stamp_or_none))
 
 
+def stamp_after(keys: ShardKeys, stamp: int) -> Call[bool]:
+    """Makes the next stamps of a shard lie after one that PostgreSQL is about to have from elsewhere."""
+    return _fcall("stamp_after", (keys.log,), (entry_id_of(stamp),), _accepted)
+
+
 def _stamp_or_none(reply: Any) -> int | None:
     return None if reply is None else stamp_of(reply)
 

@@ -204,6 +204,23 @@ redis.register_function {
   flags = { 'allow-oom' },
 }
 
+-- banshee1_stamp_after: the next stamps of a shard lie after one that PostgreSQL is about to have from elsewhere.
+--   KEYS   log
+--   ARGV   that stamp as an id
+--   reply  OK
+--   errors BANSHEE_INVALID, BANSHEE_UNSEEDED
+redis.register_function {
+  function_name = 'banshee1_stamp_after',
+  callback = function(KEYS, ARGV)
+    local stamp = stamp_in_id(ARGV[1])
+    if not stamp then return invalid('stamp: not <ms>-<seq>') end
+    if redis.call('EXISTS', KEYS[1]) == 0 then return UNSEEDED end
+    if stamp_after(stamp, stamp_in_id(last_id(KEYS[1]))) then redis.call('XSETID', KEYS[1], ARGV[1]) end
+    return OK
+  end,
+  flags = { 'allow-oom' },
+}
+
 -- What PostgreSQL lost when it went back to an earlier time, and Redis still has, is logged again. Nothing doubles: values
 -- and records keep their stamps and ids.
 

@@ -25,7 +25,7 @@ from banshee_memory.errors import HotStoreUnavailable, InvalidInput
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
 from banshee_memory.hot.client import HotStore
-from banshee_memory.hot.keys import AgentKeys, agent_keys, member_of, shard_of
+from banshee_memory.hot.keys import AgentKeys, agent_keys, member_of, shard_keys, shard_of
 from banshee_memory.records import TakenOver, TakeOverReport
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import to_us
@@ -119,16 +119,32 @@ class TakeOver:
                 yield row
 
     def _carry(self, rows: Sequence[AnyRow]) -> None:
-        shards = sorted({shard_of(row.agent_id, self._settings.shards) for row in rows})
-        with self._cold.drain(shards, self._settings.flush_timeout) as drain:
+        self._hot.recovering(lambda: self._store(rows))
+        failpoint("takeover.committed")
+        self._let_go(rows)
+        failpoint("takeover.let_go")
+
+    def _store(self, rows: Sequence[AnyRow]) -> None:
+        newest = self._newest(rows)
+        with self._cold.drain(sorted(newest), self._settings.flush_timeout) as drain:
             buried = drain.tombstones({row.agent_id for row in rows})
             written = drain.write(_batch(row for row in rows if row.stamp > buried.get(row.agent_id, -1)))
             if written.poison:
                 row, reason = written.poison[0]
                 raise InvalidInput("the original", f"PostgreSQL refuses a row of agent {row.agent_id}: {reason}")
-        failpoint("takeover.committed")
-        self._let_go(rows)
-        failpoint("takeover.let_go")
+            # The clock of the original may be ahead of that of Redis: what is written here from now on is newer all the
+            # same, on this server and, as PostgreSQL knows it, on any other.
+            self._hot.run_all([calls.stamp_after(shard_keys(shard), stamp) for shard, stamp in newest.items()])
+            failpoint("takeover.stamps_moved")
+            drain.advance({}, newest)
+
+    def _newest(self, rows: Sequence[AnyRow]) -> dict[int, int]:
+        """The newest stamp of these in each of their shards."""
+        newest: dict[int, int] = {}
+        for row in rows:
+            shard = shard_of(row.agent_id, self._settings.shards)
+            newest[shard] = max(row.stamp, newest.get(shard, 0))
+        return newest
 
     def _let_go(self, rows: Sequence[AnyRow]) -> None:
         """Redis drops what it has of these agents: it says that nothing is missing in it, which is no longer so."""

@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
+from redis.client import Redis
 
 from banshee_memory import (
     ColdStoreUnavailable,
@@ -190,6 +191,44 @@ def test_the_living_of_the_old_time_go_on(ours: Tiers, theirs: str) -> None:
     ours.flush()
     assert ours.conversations.get_history(agent, 1_000) == history
     assert take_over(ours, theirs).tables["messages"] == report.tables["messages"]
+
+
+@pytest.mark.parametrize("fate", ["goes on", "is emptied"])
+def test_what_is_written_after_it_is_newer_whatever_the_clocks_say(
+    ours: Tiers, odd: str, redis: str, monkeypatch: pytest.MonkeyPatch, fate: str
+) -> None:
+    """The clocks of the original, and of whoever imports it, are an hour ahead of that of Redis."""
+    monkeypatch.setattr("banshee_memory.tiering.original._moment", lambda _, at: at)
+    agent = agents_in(odd)[0]
+    with psycopg.connect(odd) as database:
+        database.execute("UPDATE emotional_states SET updated_at = now() + interval '1 hour'")
+        database.execute("UPDATE memory_records SET updated_at = now() + interval '1 hour'")
+        database.execute(
+            "UPDATE conversation_messages SET created_at = created_at + (now() + interval '1 hour' - m) FROM"
+            " (SELECT max(created_at) AS m FROM conversation_messages) AS newest"
+        )
+        memory = database.execute(
+            "SELECT agent_id, memory_type, key FROM memory_records WHERE agent_id::text = %s LIMIT 1", [str(agent)]
+        ).fetchall()
+    take_over(ours, odd)
+    if fate == "is emptied":
+        with Redis.from_url(redis) as server:
+            server.flushdb()
+    told = ours.conversations.get_conversation_stats(agent).total_messages
+    ours.conversations.save_message(agent, "user", "I live here now")
+    assert ours.conversations.get_conversation_stats(agent).total_messages == told + 1
+    state = ours.emotions.update_emotions(agent, {Emotion.LOVE: 0.5})
+    for _, kind, key in memory:
+        ours.memories.store_memory(agent, str(kind), str(key), "new")
+    report = ours.flush()
+    assert report.conflicts == 0
+    ours.evict(agent)
+    after = ours.emotions.load_state(agent)
+    assert after is not None
+    assert set(after.emotions) == set(state.emotions)
+    assert [ours.memories.retrieve_memory(agent, str(kind), str(key)) for _, kind, key in memory] == ["new"] * len(
+        memory
+    )
 
 
 def test_who_was_forgotten_here_does_not_come_back(ours: Tiers, odd: str) -> None:
