@@ -18,11 +18,12 @@ from banshee_memory.aio_stores import (
     AsyncSessionStore,
 )
 from banshee_memory.emotions import Emotion, EmotionalState
-from banshee_memory.errors import HotStoreUnavailable
+from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
+from banshee_memory.hot import calls
 from banshee_memory.hot.aio_rounds import AsyncRounds
 from banshee_memory.hot.feed import Subscription
-from banshee_memory.operations import Carried, Operation, Operations, check_carried
+from banshee_memory.operations import AnyOperation, Carried, Direct, Operation, Operations, check_carried
 from banshee_memory.plugin import MemoryPlugin
 from banshee_memory.records import (
     ConversationMessage,
@@ -271,7 +272,22 @@ class AsyncMemoryPlugin:
         async for event in hot.subscribe(subscription):
             yield event
 
-    async def _run(self, operation: Operation[T]) -> T:
+    async def _run(self, operation: AnyOperation[T]) -> T:
+        if isinstance(operation, Direct):
+            hot, _ = self._tiers or await self._open()
+            try:
+                result = await hot.run(operation.call)
+            except BansheeError as exc:
+                operation = operation.resumed(exc)
+            else:
+                if result is not calls.MISS:
+                    if self.settings.degraded_reads:
+                        self._stale.set(False)
+                    return result  # type: ignore[no-any-return]
+                operation = operation.resumed(result)
+        return await self._run_steps(operation)
+
+    async def _run_steps(self, operation: Operation[T]) -> T:
         result = await self._read_or_written(operation)
         if operation.due is not None:
             failpoint("write.hot_by_task")

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from banshee_memory.emotions import Absence, Emotion, EmotionalState
 from banshee_memory.hot.feed import Subscription
-from banshee_memory.operations import Operation, Operations
+from banshee_memory.operations import AnyOperation, Operation, Operations
 from banshee_memory.records import (
     AgentSession,
     ConversationMessage,
@@ -34,7 +34,7 @@ T = TypeVar("T")
 class Run(Protocol):
     """How a plugin carries out an operation."""
 
-    def __call__(self, operation: Operation[T], /) -> Awaitable[T]: ...
+    def __call__(self, operation: AnyOperation[T], /) -> Awaitable[T]: ...
 
 
 Subscribe = Callable[[Subscription], AsyncIterator[EmotionalEventRecord]]

@@ -15,11 +15,11 @@ from uuid import UUID
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import BansheeError, InvalidInput
 from banshee_memory.failpoints import failpoint
-from banshee_memory.operations import Operation, Operations
+from banshee_memory.operations import AnyOperation, Operations
 from banshee_memory.records import ImportReport, NewMessage
 from banshee_memory.tiering.transfer import EventLine, Line, MemoryLine, MessageLine, StateLine, dump, parse
 
-Together = Callable[[Sequence[Operation[Any]]], Sequence[Any]]
+Together = Callable[[Sequence[AnyOperation[Any]]], Sequence[Any]]
 """Carries out several operations in their order, with as few round trips as it can."""
 
 _CHUNK_LINES = 500
@@ -100,7 +100,7 @@ class Importer:
 
     def _put_chunk(self, chunk: Sequence[Line]) -> None:
         messages: dict[UUID, list[NewMessage]] = {}
-        others: list[Operation[Any]] = []
+        others: list[AnyOperation[Any]] = []
         counts: Counter[str] = Counter()
         for line in chunk:
             try:
@@ -126,7 +126,7 @@ class Importer:
         """An event needs the state before it: so PostgreSQL is asked once an agent, not once an event."""
         self._together([self._operations.load_state(agent) for agent in agents])
 
-    def _operation(self, line: Line) -> Operation[Any]:
+    def _operation(self, line: Line) -> AnyOperation[Any]:
         operations = self._operations
         match line:
             case MessageLine():
@@ -150,7 +150,7 @@ class Importer:
             created_at=line.when(self._now),
         )
 
-    def _event(self, line: EventLine) -> Operation[Any]:
+    def _event(self, line: EventLine) -> AnyOperation[Any]:
         felt = {Emotion.parse(name): amount for name, amount in line.emotions.items()}
         what = (line.agent_id, line.event, felt, line.mode, line.when(self._now))
         return self._operations.save_event(*what, line.session_id, line.context_factors, None)

@@ -21,7 +21,7 @@ from banshee_memory.errors import (
     shown,
 )
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, wire
+from banshee_memory.hot import calls, packed, wire
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.greeting import taken_by_another
 from banshee_memory.hot.keys import AgentKeys, shard_keys
@@ -51,7 +51,7 @@ from banshee_memory.tiering.degraded import without_redis
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.receipts import Due, completed
 from banshee_memory.tiering.residency import Residency
-from banshee_memory.tiering.steps import Steps, side_by_side
+from banshee_memory.tiering.steps import Steps, resumed, side_by_side
 from banshee_memory.timeline import Explanation, PastState
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ MOST_EVENTS = 1_000
 MOST_ROWS = 100_000
 _REHYDRATED_MEMORIES = 100
 _WANTED_AT_ONCE = 100
+_HOT = Durability.HOT
 
 
 class Operation(msgspec.Struct, Generic[T], frozen=True):
@@ -68,6 +69,30 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     steps: Steps[T]
     due: Due | None = None
     degraded: Steps[T] | None = None
+
+
+class Direct(msgspec.Struct, Generic[T], frozen=True):
+    """An operation that is one call where Redis has what it is about, as it nearly always has."""
+
+    call: calls.Call[Any]
+    """Gives its result, or a miss."""
+    whole: Callable[[], Operation[T]]
+    """All of it. Its first step is that call: answered with a miss or an error, it goes on from there."""
+
+    due: None = None
+
+    @property
+    def steps(self) -> Steps[T]:
+        """All of them."""
+        return self.whole().steps
+
+    def resumed(self, outcome: Any) -> Operation[T]:
+        """What is left to do when the call had this outcome."""
+        whole = self.whole()
+        return Operation(resumed(whole.steps, outcome), whole.due, whole.degraded)
+
+
+AnyOperation = Operation[T] | Direct[T]
 
 
 def not_cold(result: object, receipt: Receipt, exc: BansheeError) -> DurabilityUnavailable:
@@ -172,13 +197,19 @@ class Operations:
         mode: str,
         durability: Durability | None,
         idempotency_key: str | None = None,
-    ) -> Operation[EmotionalState]:
+    ) -> AnyOperation[EmotionalState]:
         """Changes what it feels."""
         keys, level = self._keys(agent_id), self._level(durability)
         mode = validation.mode(mode, ("add", "set"))
         checked = validation.changes("changes", changes, mode)
         once = validation.idempotency_key(idempotency_key)
-        return self._writing(states.update(self.residency, keys, checked, mode, level, once), keys, level)
+
+        def whole() -> Operation[EmotionalState]:
+            return self._writing(states.update(self.residency, keys, checked, mode, level, once), keys, level)
+
+        if level is not _HOT or once is not None:
+            return whole()
+        return Direct(packed.update_emotions(keys, checked, mode), whole)
 
     def save_event(
         self,
@@ -263,15 +294,22 @@ class Operations:
 
     def save_message(
         self, agent_id: UUID, message: NewMessage, durability: Durability | None, idempotency_key: str | None = None
-    ) -> Operation[UUID]:
+    ) -> AnyOperation[UUID]:
         """Appends a message."""
         keys, level = self._keys(agent_id), self._level(durability)
+        once = validation.idempotency_key(idempotency_key)
+        nonce = _nonce(keys, once)
+        at_us, felt, body = judged = self._message(message, nonce)
 
-        def steps() -> Steps[UUID]:
-            return (yield from append)[0]
+        def whole() -> Operation[UUID]:
+            def steps() -> Steps[UUID]:
+                return (yield from self._appended(keys, [judged], [nonce], level, once))[0]
 
-        append = self._append(keys, [message], level, idempotency_key)
-        return self._writing(steps(), keys, level)
+            return self._writing(steps(), keys, level)
+
+        if level is not _HOT or once is not None or at_us is not None:
+            return whole()
+        return Direct(packed.append_message(keys, felt, body, nonce), whole)
 
     def save_messages(
         self,
@@ -291,23 +329,29 @@ class Operations:
     ) -> Steps[list[UUID]]:
         once = validation.idempotency_key(idempotency_key)
         nonces = [_nonce(keys, once, index) for index in range(len(messages))]
-        packed = [self._message(message, nonce) for message, nonce in zip(messages, nonces, strict=True)]
+        judged = [self._message(message, nonce) for message, nonce in zip(messages, nonces, strict=True)]
+        return self._appended(keys, judged, nonces, level, once)
 
-        def steps() -> Steps[list[UUID]]:
-            if not packed:
-                return []
-            places = yield from conversations.append(self.residency, keys, packed, level, once)
-            if len(places) != len(packed):
-                raise InvalidInput("idempotency_key", f"{once!r} was used for {len(places)} messages before")
-            return [record_id(stamp, nonce, at) for (at, stamp), nonce in zip(places, nonces, strict=True)]
-
-        return steps()
+    def _appended(
+        self,
+        keys: AgentKeys,
+        judged: Sequence[tuple[int | None, bool, bytes]],
+        nonces: Sequence[bytes],
+        level: Durability,
+        once: str | None,
+    ) -> Steps[list[UUID]]:
+        if not judged:
+            return []
+        places = yield from conversations.append(self.residency, keys, judged, level, once)
+        if len(places) != len(judged):
+            raise InvalidInput("idempotency_key", f"{once!r} was used for {len(places)} messages before")
+        return [record_id(stamp, nonce, at) for (at, stamp), nonce in zip(places, nonces, strict=True)]
 
     def _message(self, message: NewMessage, nonce: bytes) -> tuple[int | None, bool, bytes]:
         settings = self.settings
         if not isinstance(message, NewMessage):
             raise InvalidInput("messages", f"hold a {type(message).__name__}, not a NewMessage")
-        context = message.emotional_context
+        context, created_at = message.emotional_context, message.created_at
         felt = isinstance(context, str)
         if felt and context != "current":
             raise InvalidInput("emotional_context", f"{shown(context)} is neither 'current' nor an object")
@@ -316,11 +360,13 @@ class Operations:
             validation.role(message.role),
             validation.text("content", message.content, settings.max_content_bytes),
             validation.json("metadata", message.metadata, settings),
-            None if felt else validation.optional_object("emotional_context", context, settings),
+            None if felt or context is None else validation.optional_object("emotional_context", context, settings),
             validation.optional_count("tokens_used", message.tokens_used, high=validation.MOST_TOKENS),
             validation.optional_id("session_id", message.session_id),
         )
-        return self._own_time("created_at", message.created_at, settings.message_retention_days), felt, body
+        if created_at is None:
+            return None, felt, body
+        return self._own_time("created_at", created_at, settings.message_retention_days), felt, body
 
     def get_history(self, agent_id: UUID, limit: int, before: UUID | None) -> Operation[list[ConversationMessage]]:
         """The newest messages (before that one), oldest first."""
@@ -369,7 +415,7 @@ class Operations:
         tags: Sequence[str],
         durability: Durability | None,
         idempotency_key: str | None = None,
-    ) -> Operation[MemoryRecord]:
+    ) -> AnyOperation[MemoryRecord]:
         """Stores or replaces a memory."""
         keys, level = self._keys(agent_id), self._level(durability)
         memory_type, key = self._name(memory_type, key)
@@ -377,19 +423,24 @@ class Operations:
         plain = validation.json("data", data, self.settings)
         given = policy.importance if importance is None else importance
         worth = memory_importance(memory_type, plain) if given is None else validation.intensity("importance", given)
-        body = wire.pack(wire.MemoryBody(plain, worth, validation.tags(tags)))
+        body = wire.MemoryBody(plain, worth, validation.tags(tags) if tags != () else ())
         ttl = validation.ttl(policy.ttl_seconds if ttl_seconds is None else ttl_seconds)
         if policy.volatile and ttl is None:
             ttl = self.settings.hot_ttl
         once = validation.idempotency_key(idempotency_key)
 
-        def steps() -> Steps[MemoryRecord]:
-            stored = yield from memories.store(
-                self.residency, keys, memory_type, key, body, ttl, level, once, volatile=policy.volatile
-            )
-            return known(stored)
+        def whole() -> Operation[MemoryRecord]:
+            def steps() -> Steps[MemoryRecord]:
+                stored = yield from memories.store(
+                    self.residency, keys, memory_type, key, wire.pack(body), ttl, level, once, volatile=policy.volatile
+                )
+                return known(stored)
 
-        return self._writing(steps(), keys, level)
+            return self._writing(steps(), keys, level)
+
+        if level is not _HOT or once is not None or policy.volatile:
+            return whole()
+        return Direct(packed.store_memory(keys, memory_type, key, body, ttl), whole)
 
     def _policy(self, memory_type: str) -> MemoryPolicy:
         policy = self.settings.memory_policies.get(memory_type)

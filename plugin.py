@@ -17,7 +17,7 @@ from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.rounds import Rounds
-from banshee_memory.operations import Carried, Flushed, Operation, Operations, check_carried
+from banshee_memory.operations import AnyOperation, Carried, Direct, Flushed, Operation, Operations, check_carried
 from banshee_memory.records import (
     ConversationMessage,
     EmotionalEvent,
@@ -283,7 +283,22 @@ class MemoryPlugin:
     def _subscribe(self, subscription: Subscription) -> Iterator[EmotionalEventRecord]:
         return self._open()[0].subscribe(subscription)
 
-    def _run(self, operation: Operation[T]) -> T:
+    def _run(self, operation: AnyOperation[T]) -> T:
+        if isinstance(operation, Direct):
+            hot, _ = self._tiers or self._open()
+            try:
+                result = hot.run(operation.call)
+            except BansheeError as exc:
+                operation = operation.resumed(exc)
+            else:
+                if result is not calls.MISS:
+                    if self.settings.degraded_reads:
+                        self._stale.set(False)
+                    return result  # type: ignore[no-any-return]
+                operation = operation.resumed(result)
+        return self._run_steps(operation)
+
+    def _run_steps(self, operation: Operation[T]) -> T:
         result = self._read_or_written(operation)
         if operation.due is not None:
             failpoint("write.hot")
@@ -313,7 +328,7 @@ class MemoryPlugin:
         except BansheeError as exc:
             return exc
 
-    def _run_together(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+    def _run_together(self, operations: Sequence[AnyOperation[Any]]) -> list[Any]:
         # An import is its own backlog: at the limit it carries that itself, as nobody else might.
         steps = [emptied(operation.steps, self.flush) for operation in operations]
         results = drive_together(steps, *self._open())

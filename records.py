@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha1
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID
@@ -554,9 +555,16 @@ def known(stored: StoredMemory) -> MemoryRecord:
     return stored.record
 
 
+@lru_cache(10_000)
+def _memory_id(agent: int, name: str) -> UUID:
+    digest = sha1(agent.to_bytes(16, "big") + name.encode(), usedforsecurity=False).digest()
+    return uuid_of(digest[:6] + _VERSION_5[digest[6]] + digest[7:8] + _VARIANT[digest[8]] + digest[9:16])
+
+
+_VERSION_5 = [bytes([byte & 0x0F | 0x50]) for byte in range(256)]
+_VARIANT = [bytes([byte & 0x3F | 0x80]) for byte in range(256)]
+
+
 def memory_id(agent_id: UUID, memory_type: str, key: str) -> UUID:
     """The id of the memory with this name: derived (UUIDv5), so that a replacement keeps it without a look-up."""
-    named = bytearray(sha1(agent_id.bytes + f"{memory_type}\0{key}".encode(), usedforsecurity=False).digest()[:16])
-    named[6] = named[6] & 0x0F | 0x50
-    named[8] = named[8] & 0x3F | 0x80
-    return uuid_of(bytes(named))
+    return _memory_id(agent_id.int, f"{memory_type}\0{key}")

@@ -7,7 +7,6 @@ with the name of the field, what is wrong, and the limit.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -47,7 +46,7 @@ def text(field: str, value: object, most_bytes: int, *, blank: bool = False) -> 
         raise InvalidInput(field, f"is {size:,} bytes of UTF-8; the limit is {most_bytes:,}")
     if not blank and (not value or value.isspace()):
         raise InvalidInput(field, "must not be blank")
-    return str.__str__(value)  # of an enum its value
+    return value if type(value) is str else str.__str__(value)  # of an enum its value
 
 
 def role(value: object) -> str:
@@ -78,6 +77,13 @@ def changes(field: str, value: object, mode: str) -> dict[Emotion, float]:
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must map emotions to numbers, not be a {type(value).__name__}")
     low = -1.0 if mode == "add" else 0.0
+    plain = {}
+    for e, amount in value.items():
+        if type(e) is not Emotion or type(amount) is not float or not low <= amount <= 1.0:
+            break
+        plain[e] = amount + 0.0
+    else:
+        return plain  # as it is usually given; the rest is looked at piece by piece
     return {emotion(e): intensity(f"{field}[{e}]", amount, low=low) for e, amount in value.items()}
 
 
@@ -245,13 +251,15 @@ def optional_object(field: str, value: object, settings: Settings) -> dict[str, 
 
 
 _encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
-_find_large = re.compile(rb"[0-9]{19}").search
+_DIGITS = bytes(48 if byte in b"0123456789" else 0 for byte in range(256))
+_LARGE = b"0" * 19
 
 
 def _is_plain(packed: bytes, depth: int) -> bool:
     """Whether no text in it can hold a NUL, no integer can be over 64 bits, and nothing can be nested too deeply."""
-    nested = packed.count(b"{") + packed.count(b"[")
-    return nested <= depth and b"\\u0000" not in packed and not _find_large(packed)
+    if len(packed) > 2 * depth and packed.count(b"{") + packed.count(b"[") > depth:
+        return False
+    return b"\\u0000" not in packed and (len(packed) < 19 or _LARGE not in packed.translate(_DIGITS))
 
 
 def _plain(field: str, value: Json, depth: int, most: int) -> Json:

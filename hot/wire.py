@@ -530,6 +530,33 @@ def memory_of(agent: UUID, member: str, raw: bytes) -> StoredMemory:
     return StoredMemory(stamp, record)
 
 
+def memory_of_body(agent: UUID, memory_type: str, key: str, body: MemoryBody, raw: bytes) -> MemoryRecord:
+    """A memory that was just stored with this body, from its value: what the server made of it stands before the body.
+
+    It holds the body's data itself.
+    """
+    try:
+        _, _, expires, count, accessed, created, updated = _MEMORY.unpack_from(raw)
+        written = from_us(updated)
+        began = written if created == updated else from_us(created)
+        return MemoryRecord(
+            id=memory_id(agent, memory_type, key),
+            agent_id=agent,
+            memory_type=memory_type,
+            key=key,
+            data=body.data,
+            importance=body.importance,
+            access_count=int(count),
+            last_accessed=began if accessed == created else from_us(accessed),
+            created_at=began,
+            updated_at=written,
+            expires_at=from_us(expires) if expires else None,
+            tags=body.tags,
+        )
+    except _BROKEN as exc:
+        raise Undecodable(f"memory: {exc}") from exc
+
+
 def memory_data(raw: bytes) -> Any:
     """Only the data of a memory; None where it was deleted."""
     try:

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from banshee_memory.cold.client import ColdStore
-from banshee_memory.errors import HotStoreFull
-from banshee_memory.hot.calls import Call
+from banshee_memory.errors import BansheeError, HotStoreFull
+from banshee_memory.hot.calls import MISS, Call
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys, agent_keys
-from banshee_memory.operations import Operation, Operations
+from banshee_memory.operations import AnyOperation, Direct, Operations
 from banshee_memory.records import EvictReport, FlushReport, RehydrateReport
 from banshee_memory.settings import Settings
 from banshee_memory.stores import ConversationStore, DeadLetters, EmotionStore, MemoryManager, SessionStore
@@ -21,6 +21,11 @@ from banshee_memory.tiering.steps import Steps, drive, relayed
 
 T = TypeVar("T")
 Action = Callable[[], object]
+Between = Callable[[Steps[Any]], Steps[Any]]
+
+
+def _nothing(steps: Steps[Any]) -> Steps[Any]:
+    return steps
 
 
 class Tiers:
@@ -30,7 +35,7 @@ class Tiers:
         self.settings = settings
         self.hot = HotStore(redis_url, settings, clock=clock)
         self.cold = ColdStore(database_url, settings)
-        self.between: Callable[[Steps[Any]], Steps[Any]] = lambda steps: steps
+        self.between: Between = _nothing
         operations = Operations(settings)
         self.emotions = EmotionStore(self.run, operations, self.hot.subscribe)
         self.conversations = ConversationStore(self.run, operations)
@@ -40,8 +45,17 @@ class Tiers:
         self._operations = operations
         self.hot.recovery = Recoverer(settings, self.hot, self.cold)
 
-    def run(self, operation: Operation[T]) -> T:
-        """Runs an operation."""
+    def run(self, operation: AnyOperation[T]) -> T:
+        """Runs an operation; by its one call, where it has one and nothing comes between."""
+        if isinstance(operation, Direct) and self.between is _nothing:
+            try:
+                result = self.hot.run(operation.call)
+            except BansheeError as exc:
+                operation = operation.resumed(exc)
+            else:
+                if result is not MISS:
+                    return result  # type: ignore[no-any-return]
+                operation = operation.resumed(result)
         steps: Steps[T] = self.between(operation.steps)
         return drive(steps, self.hot, self.cold)
 

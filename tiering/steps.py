@@ -70,6 +70,24 @@ def relayed(steps: Steps[T], answer: Callable[[Step], Steps[Any]]) -> Steps[T]:
         return stop.value  # type: ignore[no-any-return]
 
 
+def resumed(steps: Steps[T], outcome: Any) -> Steps[T]:
+    """The same steps, the first of which was done already: with this result, or this error."""
+    if isinstance(outcome, SlotMigratingError):
+        return steps  # which waits until the slot is where it goes to
+    is_first = True
+
+    def answer(step: Step) -> Steps[Any]:
+        nonlocal is_first
+        if not is_first:
+            return (yield step)
+        is_first = False
+        if isinstance(outcome, BansheeError):
+            raise outcome
+        return outcome
+
+    return relayed(steps, answer)
+
+
 def drive(steps: Steps[T], hot: HotStore, cold: ColdStore) -> T:
     """Runs the steps here and now."""
     try:

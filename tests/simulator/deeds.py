@@ -18,7 +18,7 @@ from banshee_memory import (
     NewMessage,
 )
 from banshee_memory.hot.calls import MISS, Call
-from banshee_memory.operations import Operation, Operations
+from banshee_memory.operations import AnyOperation, Operations
 from banshee_memory.records import FlushReport, StoredMemory
 from banshee_memory.records import known as known_of
 from banshee_memory.stamps import from_us, to_us
@@ -38,7 +38,7 @@ class Deed:
 
     name: str
     life: Life
-    operation: Callable[[], Operation[Any]]
+    operation: Callable[[], AnyOperation[Any]]
     carried_out: dict[str, Callable[[Any], None]] = field(default_factory=dict)
     """By function: what the model makes of its reply."""
     ended: Callable[[Any], None] = lambda result: None
@@ -49,7 +49,7 @@ class Deed:
     began_felt: int = 0
     epoch: int = 0
 
-    def start(self) -> Operation[Any]:
+    def start(self) -> AnyOperation[Any]:
         """Its steps, from the beginning."""
         self.epoch = self.life.epoch
         self.began, self.began_felt = self.life.changes, self.life.felt_changes
@@ -157,7 +157,7 @@ class Deeds:
             life.wrote(felt=mode != "record")
             check_event(settled.placed.record, happened)
 
-        def operation() -> Operation[Any]:
+        def operation() -> AnyOperation[Any]:
             return self._operations.save_event(life.id, event, named, mode, None, None, None, None, key)
 
         return Deed("happen", life, operation, {"save_event": carried_out}, key=key)
@@ -209,7 +209,7 @@ class Deeds:
             life.remember(name, known, stored.stamp)
             check_memory(stored.record, *name, known)
 
-        def operation() -> Operation[Any]:
+        def operation() -> AnyOperation[Any]:
             return self._operations.store_memory(life.id, *name, data, ttl, 0.5, (), None, key)
 
         deed = Deed("store", life, operation, {"store_memory": carried_out}, key=key)
@@ -346,12 +346,12 @@ class Deeds:
         self,
         name: str,
         life: Life,
-        operation: Callable[[], Operation[Any]],
+        operation: Callable[[], AnyOperation[Any]],
         check: Callable[[Deed, Any, list[str]], None],
     ) -> Deed:
         before: list[str] = []
 
-        def start() -> Operation[Any]:
+        def start() -> AnyOperation[Any]:
             before[:] = [message.content for message in life.model.history()]
             return operation()
 

@@ -20,7 +20,7 @@ from banshee_memory.errors import BansheeError
 from banshee_memory.failpoints import armed
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import shard_keys
-from banshee_memory.operations import Operation, Operations
+from banshee_memory.operations import AnyOperation, Operations
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import EPOCH, from_us, to_us
 from banshee_memory.tiering.drain import Drain
@@ -211,7 +211,7 @@ class World:
         if isinstance(self._at, Client) and self._at.deed is not None and str(call.command[0]).startswith("FCALL"):
             self._at.deed.do(call, reply)
 
-    def ask(self, operation: Callable[[Operations], Operation[Any]]) -> Any:
+    def ask(self, operation: Callable[[Operations], AnyOperation[Any]]) -> Any:
         """What an operation gives, all at once."""
         return drive(operation(self._operations).steps, self.hot, self.cold)
 

@@ -23,7 +23,7 @@ from banshee_memory import (
     ToolCallFailed,
     UnexpectedEvent,
 )
-from banshee_memory.operations import Operation, Operations
+from banshee_memory.operations import AnyOperation, Operations
 from banshee_memory.stores import ConversationStore, EmotionStore, MemoryManager, SessionStore
 
 AGENT = UUID("5e11a0a8-4d2c-4c8e-9b55-0f6d1c2a7e31")
@@ -36,7 +36,7 @@ class Reached(Exception):
     """The arguments were accepted; here the I/O would begin."""
 
 
-def run(operation: Operation[Any]) -> Any:
+def run(operation: AnyOperation[Any]) -> Any:
     raise Reached
 
 
