@@ -6,16 +6,17 @@
 BIN := .venv/bin
 RUN := .venv/.stamp-run
 DEV := .venv/.stamp-dev
+PEERS := .venv-peers/.stamp
 
 # A moved or copied checkout carries a .venv that points to where it was: prepare it again.
 ifneq ($(shell cat .venv/.where 2>/dev/null),$(CURDIR))
 STALE := stale
 endif
 
-.PHONY: help demo test check test-matrix bench bench-cold up clean stale
+.PHONY: help demo test check test-matrix bench bench-peers bench-cold up clean stale
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 demo: $(RUN) ## an agent feels, talks and remembers in Redis, leaves for PostgreSQL, and comes back the same
 	@$(BIN)/banshee demo
@@ -36,8 +37,11 @@ check: $(DEV) ## format, lint, types, dependency direction, wheel contents
 test-matrix: $(DEV) ## the test suite on every server version found on this machine
 	@$(BIN)/python tests/matrix.py
 
-bench: $(DEV) ## the benchmarks
-	@$(BIN)/python bench/run.py
+bench: $(DEV) ## every hot operation against its floor, and what is promised of it; ARGS=--write: into docs/
+	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-peers: $(PEERS) ## the same beside what people use today, which is installed into .venv-peers
+	@.venv-peers/bin/python bench/run.py $(ARGS)
 
 bench-cold: $(DEV) ## the cold tier among a million rows against bare PostgreSQL; ARGS="--rows 5000000" for more
 	@$(BIN)/python bench/cold.py $(ARGS)
@@ -50,7 +54,7 @@ up: ## Redis, PostgreSQL and the daemon as containers
 	@docker compose up --build --detach --wait
 
 clean: ## remove .venv, caches and build results (no data)
-	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # PYTHON=... chooses the interpreter; otherwise the first one that is new enough and can make a venv.
@@ -81,3 +85,10 @@ $(DEV): pyproject.toml $(STALE)
 	$(make_venv)
 	@$(INSTALL) --editable '.[dev]'
 	@touch $(RUN) $(DEV)
+
+$(PEERS): bench/requirements.txt pyproject.toml $(DEV)
+	@echo 'Preparing .venv-peers (once, some minutes) ...'
+	@$(BIN)/python -m venv --clear .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	  --editable '.[embedded]' --requirement bench/requirements.txt
+	@touch $(PEERS)

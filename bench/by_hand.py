@@ -9,6 +9,7 @@ from typing import Any
 import redis
 import redis.asyncio
 
+from banshee_memory.cli.workload import DATA, FELT, MESSAGES, METADATA, TOKENS, WORDS, turning
 from bench import world
 
 PREFIX = "byhand:"
@@ -18,20 +19,20 @@ def settle(url: str) -> None:
     """The same agents, as somebody would keep them."""
     with redis.Redis.from_url(url) as client, client.pipeline(transaction=False) as pipe:
         for agent in world.READERS + world.WRITERS:
-            pipe.hset(f"{PREFIX}state:{agent}", mapping={e.value: i for e, i in world.FELT.items()})
-            for _ in range(world.MESSAGES):
+            pipe.hset(f"{PREFIX}state:{agent}", mapping={e.value: i for e, i in FELT.items()})
+            for _ in range(MESSAGES):
                 pipe.rpush(f"{PREFIX}messages:{agent}", _message())
-            pipe.set(f"{PREFIX}memory:{agent}:river", json.dumps(world.DATA))
+            pipe.set(f"{PREFIX}memory:{agent}:river", json.dumps(DATA))
         pipe.execute()
 
 
 def _message() -> str:
-    return json.dumps({"role": "user", "content": world.WORDS * 2, "metadata": world.METADATA, "tokens": 42})
+    return json.dumps({"role": "user", "content": WORDS * 2, "metadata": METADATA, "tokens": TOKENS})
 
 
 def sync_calls(client: redis.Redis) -> dict[str, Callable[[], Any]]:
     """By operation."""
-    reader, writer = world.turning(world.READERS), world.turning(world.WRITERS)
+    reader, writer = turning(world.READERS), turning(world.WRITERS)
 
     def load_state() -> Any:
         return {k.decode(): float(v) for k, v in client.hgetall(f"{PREFIX}state:{reader()}").items()}  # type: ignore[union-attr]
@@ -49,13 +50,13 @@ def sync_calls(client: redis.Redis) -> dict[str, Callable[[], Any]]:
         "get_history(50)": lambda: [json.loads(m) for m in client.lrange(f"{PREFIX}messages:{reader()}", -50, -1)],  # type: ignore[union-attr]
         "save_message": save_message,
         "retrieve_memory": lambda: json.loads(client.get(f"{PREFIX}memory:{reader()}:river")),  # type: ignore[arg-type]
-        "store_memory": lambda: client.set(f"{PREFIX}memory:{writer()}:river", json.dumps(world.DATA), ex=3_600),
+        "store_memory": lambda: client.set(f"{PREFIX}memory:{writer()}:river", json.dumps(DATA), ex=3_600),
     }
 
 
 def async_calls(client: redis.asyncio.Redis) -> dict[str, Callable[[], Awaitable[Any]]]:
     """By operation."""
-    reader = world.turning(world.READERS)
+    reader = turning(world.READERS)
 
     async def load_state() -> Any:
         return {k.decode(): float(v) for k, v in (await client.hgetall(f"{PREFIX}state:{reader()}")).items()}  # type: ignore[misc]

@@ -53,8 +53,13 @@ class Compared:
     limit: float | None = None
     rows: int | None = None
 
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """Of the medians, and at the lowest tenth: times the least's rate, or its time."""
+        return self._ratio(self.least.p50, self.here.p50), self._ratio(self.least.p10, self.here.p10)
+
     def __str__(self) -> str:
-        ratios = [self._ratio(self.least.p50, self.here.p50), self._ratio(self.least.p10, self.here.p10)]
+        ratios = self.ratios
         promised = "" if self.limit is None else f"{'≥' if self.rows else '≤'} {self.limit:g}"
         told = f"{self._told(self.least)} | {self._told(self.here)}"
         return f"| {self.what} | {told} | {ratios[0]:.2f} ({ratios[1]:.2f}) | {promised} |"

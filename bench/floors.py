@@ -22,6 +22,7 @@ import hiredis
 import msgspec
 
 from banshee_memory import Emotion, Settings
+from banshee_memory.cli.workload import DATA, METADATA, TOKENS, WORDS
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import agent_keys
 from banshee_memory.hot.replies import pack
@@ -155,8 +156,8 @@ def operations() -> dict[str, Made]:
         return [_packed(plan(agent_keys(agent, settings.shards))) for agent in agents]
 
     readers, writers = world.READERS, world.WRITERS
-    body = wire.message_body(os.urandom(8), "user", world.WORDS * 2, world.METADATA, None, 42, None)
-    memory = wire.pack(wire.MemoryBody(world.DATA, 0.75))
+    body = wire.message_body(os.urandom(8), "user", WORDS * 2, METADATA, None, TOKENS, None)
+    memory = wire.pack(wire.MemoryBody(DATA, 0.75))
     return {
         "load_state": (each(readers, lambda keys: [calls.load_state(keys)]), faded),
         "update_emotions": (

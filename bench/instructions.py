@@ -69,11 +69,13 @@ def _total(dump: Path) -> int:
 def _operate(redis_url: str, database_url: str) -> None:
     """In the process that is counted: names the operations, and marks where each begins and ends."""
     from banshee_memory import MemoryPlugin
-    from bench import ours, world
+    from banshee_memory.cli.workload import calls, settle
+    from bench import world
 
     with MemoryPlugin(database_url, redis_url) as memory:
-        world.settle(memory, world.READERS[:2] + world.WRITERS[:2])
-        operations = ours.calls(memory, agents=2)
+        readers, writers = world.READERS[:2], world.WRITERS[:2]
+        settle(memory, readers + writers)
+        operations = calls(memory, readers, writers)
         for call in operations.values():
             for _ in range(4):
                 call()

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from banshee_memory import __version__
-from banshee_memory.cli import agents, demo, files, letters, operating
+from banshee_memory.cli import agents, bench, demo, files, letters, operating
 from banshee_memory.cli.faults import Commands
 from banshee_memory.cli.target import Target
 
@@ -36,5 +36,12 @@ def main(ctx: click.Context, redis_url: str | None, database_url: str | None, da
     ctx.obj = Target(redis_url, database_url, data_dir)
 
 
-for command in (*demo.COMMANDS, *files.COMMANDS, *agents.COMMANDS, *operating.COMMANDS, *letters.COMMANDS):
+for command in (
+    *demo.COMMANDS,
+    *files.COMMANDS,
+    *agents.COMMANDS,
+    *operating.COMMANDS,
+    *bench.COMMANDS,
+    *letters.COMMANDS,
+):
     main.add_command(command)

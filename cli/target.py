@@ -37,15 +37,22 @@ class Target:
             return msgspec.structs.replace(settings, data_dir=self.data_dir)
         return settings
 
+    def is_embedded(self) -> bool:
+        """Whether nobody named servers, so that the embedded ones are used."""
+        return self._connections().embedded
+
     @contextmanager
     def urls(self, *, heed_environment: bool = True) -> Iterator[tuple[str, str]]:
         """(redis_url, database_url) of servers that run at least until the block ends."""
-        environ: Mapping[str, str] | None = None if heed_environment and self.data_dir is None else {}
-        connections = Connections(self._redis_url, self._database_url, self.settings(), environ=environ)
+        connections = self._connections(heed_environment=heed_environment)
         try:
             yield connections.urls()
         finally:
             connections.close()
+
+    def _connections(self, *, heed_environment: bool = True) -> Connections:
+        environ: Mapping[str, str] | None = None if heed_environment and self.data_dir is None else {}
+        return Connections(self._redis_url, self._database_url, self.settings(), environ=environ)
 
     @contextmanager
     def plugin(self, *, heed_environment: bool = True) -> Iterator[MemoryPlugin]:

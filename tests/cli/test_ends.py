@@ -26,6 +26,7 @@ COMMANDS = {
     "rehydrate": ("rehydrate", "mira"),
     "forget": ("forget", "mira", "--yes"),
     "import": ("import", "-"),
+    "bench": ("bench", "--yes"),
 }
 MESSAGE = '{"type": "message", "agent": "mira", "role": "user", "content": "hello"}'
 
