@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -132,7 +133,7 @@ def id_span(record: UUID) -> tuple[datetime, datetime]:
 
 def to_us(at: datetime) -> int:
     """Whole microseconds since the epoch, exactly."""
-    return (at - EPOCH) // timedelta(microseconds=1)
+    return (at - EPOCH) // _MICROSECOND
 
 
 _from_seconds = datetime.fromtimestamp

@@ -13,35 +13,36 @@ from uuid import UUID
 
 import msgspec
 
-from banshee_memory.cold.codec import from_json
-from banshee_memory.emotions import Before, Emotion, Felt, StoredState
+from banshee_memory.cold.rows import (
+    Row,
+    deed_record,
+    event_record,
+    memory_record,
+    message_record,
+    numbers,
+    state_record,
+)
+from banshee_memory.emotions import StoredState
 from banshee_memory.records import (
     ROLES,
     ConversationMessage,
     ConversationStats,
-    EmotionalEvent,
     EmotionalEventRecord,
     MemoryRecord,
     Placed,
     Recovery,
     StoredMemory,
     TrendPoint,
-    memory_id,
 )
 from banshee_memory.stamps import EPOCH, from_us, id_span, stamp_us, to_us
 from banshee_memory.timeline import Deed
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
 Place = tuple[int, int]
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 _LAST_STAMP = 2**63 - 1
 _NO_ID = UUID(int=0)
-_numbers = msgspec.json.Decoder(dict[Emotion, float]).decode
-_times = msgspec.json.Decoder(dict[Emotion, int]).decode
-_event = msgspec.json.Decoder(EmotionalEvent).decode
-_before = msgspec.json.Decoder(Before).decode
 
 
 class Query(msgspec.Struct, Generic[T], frozen=True):
@@ -166,13 +167,13 @@ def deeds_until(agent: UUID, before: tuple[int, UUID], limit: int) -> Query[list
     """The newest `limit` events told before that (stamp, id), newest first, with the states around each."""
     stamp, event = before
     params = {"agent": agent, "until": from_us(stamp_us(stamp) + 999), "stamp": stamp, "id": event, "limit": limit}
-    return Query("deeds_until", params, lambda rows: [_deed(agent, row) for row in rows])
+    return Query("deeds_until", params, lambda rows: [deed_record(agent, row) for row in rows])
 
 
 def deed_from(agent: UUID, stamp: int) -> Query[list[Deed]]:
     """The first event told at that stamp or after it, if there is one, with the states around it."""
     params = {"agent": agent, "since": from_us(stamp_us(stamp)), "stamp": stamp}
-    return Query("deed_from", params, lambda rows: [_deed(agent, row) for row in rows])
+    return Query("deed_from", params, lambda rows: [deed_record(agent, row) for row in rows])
 
 
 def memory_of(agent: UUID, memory_type: str, key: str, now_us: int) -> Query[StoredMemory | None]:
@@ -285,50 +286,8 @@ def _events(agent: UUID, *, newest_first: bool) -> Callable[[Sequence[Row]], lis
     return lambda rows: [event_record(agent, row) for row in rows[::step]]
 
 
-def message_record(agent: UUID, row: Row) -> Placed[ConversationMessage]:
-    """A message from its row."""
-    message, role, content, metadata, context, tokens, session, at, stamp = row
-    record = ConversationMessage(
-        id=message,
-        agent_id=agent,
-        role=role,
-        content=content,
-        metadata=from_json(metadata),
-        emotional_context=from_json(context),
-        tokens_used=tokens,
-        session_id=session,
-        created_at=at,
-    )
-    return Placed(to_us(at), stamp, record)
-
-
 def _found(agent: UUID, row: Row) -> Placed[ConversationMessage] | None:
     return None if row[7] is None else message_record(agent, row)
-
-
-def event_record(agent: UUID, row: Row) -> Placed[EmotionalEventRecord]:
-    """An event from its row."""
-    (event, kind, data, named, context, *measures, occurred_at, created_at, session, mode, stamp) = row
-    valence, arousal, intensity, valence_delta, arousal_delta, intensity_delta = measures
-    record = EmotionalEventRecord(
-        id=event,
-        agent_id=agent,
-        event_type=kind,
-        event=_event(data),
-        resulting_emotions=_numbers(named),
-        context_factors=from_json(context),
-        valence=valence,
-        arousal=arousal,
-        intensity=intensity,
-        valence_delta=valence_delta,
-        arousal_delta=arousal_delta,
-        intensity_delta=intensity_delta,
-        occurred_at=occurred_at,
-        created_at=created_at,
-        session_id=session,
-        mode=mode,
-    )
-    return Placed(to_us(occurred_at), stamp, record)
 
 
 def _trend(rows: Sequence[Row]) -> Trend:
@@ -337,49 +296,13 @@ def _trend(rows: Sequence[Row]) -> Trend:
         if not events:
             rolled_up_to = to_us(at)
         else:
-            point = TrendPoint(at, valence, arousal, intensity, events, _numbers(peaks))
+            point = TrendPoint(at, valence, arousal, intensity, events, numbers(peaks))
             points.append((to_us(at), stamp, event, point))
     return Trend(rolled_up_to, points)
 
 
-def _deed(agent: UUID, row: Row) -> Deed:
-    *event, after, before = row
-    return Deed.of(event_record(agent, tuple(event)), _numbers(after), None if before is None else _before(before))
-
-
-def memory_record(agent: UUID, row: Row, now_us: int) -> StoredMemory:
-    """A memory from its row; its `record` is None where it was deleted or has expired."""
-    kind, key, data, importance, count, accessed, created, updated, expires, tags, stamp, deleted = row
-    if deleted or (expires is not None and to_us(expires) <= now_us):
-        return StoredMemory(stamp, None)
-    record = MemoryRecord(
-        id=memory_id(agent, kind, key),
-        agent_id=agent,
-        memory_type=kind,
-        key=key,
-        data=from_json(data),
-        importance=importance,
-        access_count=count,
-        last_accessed=accessed,
-        created_at=created,
-        updated_at=updated,
-        expires_at=expires,
-        tags=tuple(tags),
-    )
-    return StoredMemory(stamp, record)
-
-
 def _state(rows: Sequence[Row]) -> StoredState | None:
     return state_record(rows[0]) if rows else None
-
-
-def state_record(row: Row) -> StoredState:
-    """A state from its row."""
-    emotions, felt_at, rates, updated, stamp, absence, paused_us, away = row
-    times = _times(felt_at)
-    felt = {emotion: Felt(value, times[emotion]) for emotion, value in _numbers(emotions).items()}
-    away_us = None if away is None else to_us(away)
-    return StoredState(felt, _numbers(rates), to_us(updated), stamp, absence, paused_us, away_us)
 
 
 def _totals(rows: Sequence[Row]) -> Totals:

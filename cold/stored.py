@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from banshee_memory.cold.reads import Query, Row, event_record, memory_record, message_record, state_record
+from banshee_memory.cold.reads import Query
+from banshee_memory.cold.rows import Row, event_record, memory_record, message_record, state_record
 from banshee_memory.cold.staging import AnyRow, EventRow, MemoryRow, MessageRow, StateRow
 from banshee_memory.stamps import from_us
 
