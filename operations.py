@@ -138,9 +138,10 @@ class Operations:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.residency = Residency(settings)
+        self._policies = {**dict.fromkeys(MEMORY_TYPES, MemoryPolicy()), **settings.memory_policies}
 
     def _keys(self, agent_id: UUID) -> AgentKeys:
-        return self.residency.keys(validation.agent(agent_id))
+        return self.residency.keys(agent_id if type(agent_id) is UUID else validation.agent(agent_id))
 
     def _level(self, durability: Durability | None) -> Durability:
         if durability is None:
@@ -203,13 +204,15 @@ class Operations:
         mode = validation.mode(mode, ("add", "set"))
         checked = validation.changes("changes", changes, mode)
         once = validation.idempotency_key(idempotency_key)
-
-        def whole() -> Operation[EmotionalState]:
-            return self._writing(states.update(self.residency, keys, checked, mode, level, once), keys, level)
-
+        whole = partial(self._updated, keys, checked, mode, level, once)
         if level is not _HOT or once is not None:
             return whole()
         return Direct(packed.update_emotions(keys, checked, mode), whole)
+
+    def _updated(
+        self, keys: AgentKeys, changes: dict[Emotion, float], mode: str, level: Durability, once: str | None
+    ) -> Operation[EmotionalState]:
+        return self._writing(states.update(self.residency, keys, changes, mode, level, once), keys, level)
 
     def save_event(
         self,
@@ -300,16 +303,18 @@ class Operations:
         once = validation.idempotency_key(idempotency_key)
         nonce = _nonce(keys, once)
         at_us, felt, body = judged = self._message(message, nonce)
-
-        def whole() -> Operation[UUID]:
-            def steps() -> Steps[UUID]:
-                return (yield from self._appended(keys, [judged], [nonce], level, once))[0]
-
-            return self._writing(steps(), keys, level)
-
+        whole = partial(self._saved, keys, judged, nonce, level, once)
         if level is not _HOT or once is not None or at_us is not None:
             return whole()
         return Direct(packed.append_message(keys, felt, body, nonce), whole)
+
+    def _saved(
+        self, keys: AgentKeys, judged: tuple[int | None, bool, bytes], nonce: bytes, level: Durability, once: str | None
+    ) -> Operation[UUID]:
+        def steps() -> Steps[UUID]:
+            return (yield from self._appended(keys, [judged], [nonce], level, once))[0]
+
+        return self._writing(steps(), keys, level)
 
     def save_messages(
         self,
@@ -428,25 +433,34 @@ class Operations:
         if policy.volatile and ttl is None:
             ttl = self.settings.hot_ttl
         once = validation.idempotency_key(idempotency_key)
-
-        def whole() -> Operation[MemoryRecord]:
-            def steps() -> Steps[MemoryRecord]:
-                stored = yield from memories.store(
-                    self.residency, keys, memory_type, key, wire.pack(body), ttl, level, once, volatile=policy.volatile
-                )
-                return known(stored)
-
-            return self._writing(steps(), keys, level)
-
+        whole = partial(self._stored, keys, (memory_type, key), body, ttl, level, once, policy.volatile)
         if level is not _HOT or once is not None or policy.volatile:
             return whole()
         return Direct(packed.store_memory(keys, memory_type, key, body, ttl), whole)
 
+    def _stored(
+        self,
+        keys: AgentKeys,
+        name: tuple[str, str],
+        body: wire.MemoryBody,
+        ttl: float | None,
+        level: Durability,
+        once: str | None,
+        is_volatile: bool,
+    ) -> Operation[MemoryRecord]:
+        def steps() -> Steps[MemoryRecord]:
+            stored = yield from memories.store(
+                self.residency, keys, *name, wire.pack(body), ttl, level, once, volatile=is_volatile
+            )
+            return known(stored)
+
+        return self._writing(steps(), keys, level)
+
     def _policy(self, memory_type: str) -> MemoryPolicy:
-        policy = self.settings.memory_policies.get(memory_type)
-        if policy is None and memory_type not in MEMORY_TYPES:
+        policy = self._policies.get(memory_type)
+        if policy is None:
             raise InvalidInput("memory_type", f"{shown(memory_type)} is not registered (Settings.memory_policies)")
-        return policy or MemoryPolicy()
+        return policy
 
     def _name(self, memory_type: str, key: str) -> tuple[str, str]:
         return validation.memory_type(memory_type), validation.text("key", key, self.settings.max_key_bytes)

@@ -19,7 +19,7 @@ from banshee_memory.errors import InvalidInput, shown
 from banshee_memory.records import ROLES, EmotionalEvent, Json
 from banshee_memory.settings import Settings
 
-_WHOLE = range(-(2**63), 2**63)
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 _TYPE_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 SKEW = timedelta(minutes=1)
 """How far ahead of ours the clock of whoever dates a record may be."""
@@ -226,6 +226,8 @@ def json(field: str, value: Json, settings: Settings) -> Json:
     """JSON that both tiers give back equal: finite numbers, 64-bit integers, text keys, bounded depth and size."""
     if value is None:
         return None
+    if type(value) is dict and len(value) <= _FEW and _is_flat(value, settings.max_json_bytes):
+        return value.copy()
     try:
         packed = _encode(value)
         copy = _decode(packed)
@@ -255,11 +257,32 @@ _DIGITS = bytes(48 if byte in b"0123456789" else 0 for byte in range(256))
 _LARGE = b"0" * 19
 
 
+_FEW = 8
+
+
+def _is_flat(value: dict[Any, Any], most: int) -> bool:
+    """Whether it holds nothing but ASCII and numbers, as small objects mostly do, and is far from too large."""
+    words = [*value]
+    for held in value.values():
+        if type(held) is int or type(held) is float:
+            if not _LOWEST <= held <= _HIGHEST:  # nor is what is no number
+                return False
+        elif held is not None and held is not True and held is not False:
+            words.append(held)
+    for word in words:
+        if type(word) is not str:
+            return False
+    text = "".join(words)
+    return text.isascii() and "\0" not in text and 6 * len(text) + 32 * len(words) < most
+
+
 def _is_plain(packed: bytes, depth: int) -> bool:
     """Whether no text in it can hold a NUL, no integer can be over 64 bits, and nothing can be nested too deeply."""
     if len(packed) > 2 * depth and packed.count(b"{") + packed.count(b"[") > depth:
         return False
-    return b"\\u0000" not in packed and (len(packed) < 19 or _LARGE not in packed.translate(_DIGITS))
+    if b"\\" in packed and b"\\u0000" in packed:
+        return False
+    return len(packed) < 19 or _LARGE not in packed.translate(_DIGITS)
 
 
 def _plain(field: str, value: Json, depth: int, most: int) -> Json:
@@ -286,8 +309,8 @@ def _key(field: str, key: object, most: int) -> str:
 
 def _number(field: str, value: int | float) -> int | float:
     if isinstance(value, int):
-        whole = int(value)  # an IntEnum is none of its own kind any more; a range would search for it one by one
-        if whole not in _WHOLE:
+        whole = int(value)  # of an IntEnum its value
+        if not _LOWEST <= whole <= _HIGHEST:
             raise InvalidInput(field, f"holds an integer of {whole.bit_length()} bits; 64 can be stored")
         return whole
     if not math.isfinite(value):

@@ -7,6 +7,7 @@ server. Of what the caller gave no more is read back than what the server made o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -68,11 +69,11 @@ def append_message(keys: AgentKeys, felt: bool, body: bytes, nonce: bytes) -> Ca
     """Appends a message, with what is felt or not; gives its id. `nonce`: a fresh one, that of the body."""
     name = "felt" if felt else "said"
     begin = keys.packed.get(name) or _waiting(keys, name, lambda: _message_begin(keys, felt))
+    return Call(b"%b%d\r\n%b\r\n" % (begin, len(body), body), partial(_appended, nonce))
 
-    def decode(reply: Any) -> UUID | Miss:
-        return MISS if reply == _MISS else entry_record_id(reply[0], nonce)
 
-    return Call(b"%b%d\r\n%b\r\n" % (begin, len(body), body), decode)
+def _appended(nonce: bytes, reply: Any) -> UUID | Miss:
+    return MISS if reply == _MISS else entry_record_id(reply[0], nonce)
 
 
 def _message_begin(keys: AgentKeys, felt: bool) -> bytes:
@@ -91,12 +92,13 @@ def store_memory(
     begin = keys.packed.get(member) or _waiting(keys, member, lambda: _memory_begin(keys, member))
     lasting = b"" if ttl is None else repr(ttl).encode()
     packed = wire.pack(body)
-
-    def decode(reply: Any) -> MemoryRecord | Miss:
-        return MISS if reply == _MISS else wire.memory_of_body(keys.agent, memory_type, key, body, reply)
-
     words = (begin, len(lasting), lasting, len(packed), packed)
+    decode = partial(_stored, keys.agent, memory_type, key, body)
     return Call(b"%b%d\r\n%b\r\n$%d\r\n%b\r\n$0\r\n\r\n" % words, decode)
+
+
+def _stored(agent: UUID, memory_type: str, key: str, body: wire.MemoryBody, reply: Any) -> MemoryRecord | Miss:
+    return MISS if reply == _MISS else wire.memory_of_body(agent, memory_type, key, body, reply)
 
 
 def _memory_begin(keys: AgentKeys, member: str) -> bytes:
