@@ -48,6 +48,7 @@ from banshee_memory.tiering.steps import adrive
 if TYPE_CHECKING:
     from banshee_memory.cold.client import AsyncColdStore
     from banshee_memory.hot.aio import AsyncHotStore
+    from banshee_memory.hot.aio_tracking import AsyncCachedReads
     from banshee_memory.tiering.recovery import Recoverer
     from banshee_memory.tiering.transfer import Line
 
@@ -76,6 +77,7 @@ class AsyncMemoryPlugin:
         self._rounds = AsyncRounds(self._carry)
         self._stale = ContextVar("banshee_memory_stale", default=False)
         self._tiers: tuple[AsyncHotStore, AsyncColdStore] | None = None
+        self._cached: tuple[AsyncCachedReads, AsyncColdStore] | None = None
         self.emotions = AsyncEmotionStore(self._run, self._operations, self._subscribe)
         self.conversations = AsyncConversationStore(self._run, self._operations)
         self.memories = AsyncMemoryManager(self._run, self._operations)
@@ -94,7 +96,9 @@ class AsyncMemoryPlugin:
     async def aclose(self) -> None:
         """Closes every connection and leaves the embedded servers. Calling it again does nothing."""
         async with self._lock:
-            tiers, self._tiers = self._tiers, None
+            tiers, cached, self._tiers, self._cached = self._tiers, self._cached, None, None
+        if cached is not None:
+            await cached[0].aclose()
         for tier in tiers or ():
             await tier.aclose()
         await asyncio.to_thread(self._sync.close)
@@ -265,6 +269,12 @@ class AsyncMemoryPlugin:
         redis_url, database_url = await asyncio.to_thread(self._sync._connections.urls)
         hot, cold = AsyncHotStore(redis_url, self.settings), AsyncColdStore(database_url, self.settings)
         hot.recovery = _Threaded(lambda: Recoverer(self.settings, *self._sync._open()))
+        # What runs in threads is by the same client: it tells this cache what it writes.
+        hot.cache = self._sync._cache
+        if hot.cache is not None:
+            from banshee_memory.hot.aio_tracking import AsyncCachedReads
+
+            self._cached = AsyncCachedReads(hot, hot.cache, self.settings.call_timeout), cold
         return hot, cold
 
     async def _subscribe(self, subscription: Subscription) -> AsyncIterator[EmotionalEventRecord]:
@@ -298,7 +308,7 @@ class AsyncMemoryPlugin:
     async def _read_or_written(self, operation: Operation[T]) -> T:
         tiers = await self._open()
         try:
-            result = await adrive(operation.steps, *tiers)
+            result = await adrive(operation.steps, *((operation.cacheable and self._cached) or tiers))
         except HotStoreUnavailable:
             if operation.degraded is None:
                 raise

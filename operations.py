@@ -63,12 +63,13 @@ _HOT = Durability.HOT
 
 
 class Operation(msgspec.Struct, Generic[T], frozen=True):
-    """What to do; what must be in PostgreSQL before it counts as done (None: nothing); and what to do instead where
-    Redis is away (None: nothing, that is an error)."""
+    """What to do; what must be in PostgreSQL before it counts as done (None: nothing); what to do instead where Redis
+    is away (None: nothing, that is an error); and whether replies that the client kept will do."""
 
     steps: Steps[T]
     due: Due | None = None
     degraded: Steps[T] | None = None
+    cacheable: bool = False
 
 
 class Direct(msgspec.Struct, Generic[T], frozen=True):
@@ -161,10 +162,10 @@ class Operations:
         due = Due(keys)
         return Operation(due.noted(steps), due)
 
-    def _reading(self, steps: Callable[[], Steps[T]]) -> Operation[T]:
+    def _reading(self, steps: Callable[[], Steps[T]], *, cacheable: bool = False) -> Operation[T]:
         if not self.settings.degraded_reads:
-            return Operation(steps())
-        return Operation(steps(), degraded=without_redis(steps()))
+            return Operation(steps(), None, None, cacheable)
+        return Operation(steps(), None, without_redis(steps()), cacheable)
 
     # --- emotions ---
 
@@ -189,7 +190,7 @@ class Operations:
 
     def load_state(self, agent_id: UUID) -> Operation[EmotionalState | None]:
         """What it feels now."""
-        return self._reading(partial(states.load, self.residency, self._keys(agent_id)))
+        return self._reading(partial(states.load, self.residency, self._keys(agent_id)), cacheable=True)
 
     def update_emotions(
         self,
@@ -268,7 +269,7 @@ class Operations:
             events = yield from histories.newest(EVENTS, self.residency, keys, limit)
             return events[::-1]
 
-        return self._reading(steps)
+        return self._reading(steps, cacheable=True)
 
     def get_emotional_trends(
         self, agent_id: UUID, hours: float, bucket: timedelta | None
@@ -379,7 +380,7 @@ class Operations:
         limit = validation.count("limit", limit, low=1, high=MOST_ROWS)
         cursor = validation.optional_id("before", before)
         if cursor is None:
-            return self._reading(lambda: histories.newest(MESSAGES, self.residency, keys, limit))
+            return self._reading(lambda: histories.newest(MESSAGES, self.residency, keys, limit), cacheable=True)
         return self._reading(lambda: histories.before(MESSAGES, self.residency, keys, limit, cursor))
 
     def search_messages(self, agent_id: UUID, query: str, limit: int) -> Operation[list[ConversationMessage]]:
@@ -480,7 +481,7 @@ class Operations:
             stored = yield from memories.read(self.residency, keys, memory_type, key, counted=False)
             return stored.record if stored else None
 
-        return self._reading(steps)
+        return self._reading(steps, cacheable=True)
 
     def get_memories_by_type(
         self, agent_id: UUID, memory_type: str | None, limit: int, offset: int
@@ -496,7 +497,7 @@ class Operations:
             page = yield from pages.by_type(self.residency, keys, memory_type, limit, offset)
             return [known(stored) for stored in page]
 
-        return self._reading(steps)
+        return self._reading(steps, cacheable=True)
 
     def delete_memory(
         self, agent_id: UUID, memory_type: str, key: str, durability: Durability | None
@@ -521,7 +522,7 @@ class Operations:
             )
             return Turn(state=state, messages=history, memories=[known(stored) for stored in page])
 
-        return self._reading(steps)
+        return self._reading(steps, cacheable=True)
 
     # --- sessions ---
 

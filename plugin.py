@@ -42,7 +42,9 @@ from banshee_memory.tiering.steps import drive, drive_together
 
 if TYPE_CHECKING:
     from banshee_memory.cold.client import ColdStore
+    from banshee_memory.hot.cache import Cache
     from banshee_memory.hot.client import HotStore
+    from banshee_memory.hot.tracking import CachedReads
     from banshee_memory.tiering.drain import Drain
     from banshee_memory.tiering.transfer import Line
 
@@ -78,6 +80,8 @@ class MemoryPlugin:
         self._rounds = Rounds(self._carry)
         self._stale = ContextVar("banshee_memory_stale", default=False)
         self._tiers: tuple[HotStore, ColdStore] | None = None
+        self._cached: tuple[CachedReads, ColdStore] | None = None
+        self._cache = _cache_of(self.settings)
         self.emotions = EmotionStore(self._run, self._operations, self._subscribe)
         self.conversations = ConversationStore(self._run, self._operations)
         self.memories = MemoryManager(self._run, self._operations)
@@ -94,7 +98,9 @@ class MemoryPlugin:
     def close(self) -> None:
         """Closes every connection and leaves the embedded servers. Calling it again does nothing."""
         with self._lock:
-            tiers, self._tiers = self._tiers, None
+            tiers, cached, self._tiers, self._cached = self._tiers, self._cached, None, None
+        if cached is not None:
+            cached[0].close()
         for tier in tiers or ():
             tier.close()
         self._connections.close()
@@ -273,6 +279,11 @@ class MemoryPlugin:
         redis_url, database_url = self._connections.urls()
         hot, cold = HotStore(redis_url, self.settings), ColdStore(database_url, self.settings)
         hot.recovery = Recoverer(self.settings, hot, cold)
+        hot.cache = self._cache
+        if self._cache is not None:
+            from banshee_memory.hot.tracking import CachedReads
+
+            self._cached = CachedReads(hot, self._cache, self.settings.call_timeout), cold
         return hot, cold
 
     def _drain(self) -> Drain:
@@ -309,7 +320,7 @@ class MemoryPlugin:
     def _read_or_written(self, operation: Operation[T]) -> T:
         tiers = self._open()
         try:
-            result = drive(operation.steps, *tiers)
+            result = drive(operation.steps, *((operation.cacheable and self._cached) or tiers))
         except HotStoreUnavailable:
             if operation.degraded is None:
                 raise
@@ -336,3 +347,11 @@ class MemoryPlugin:
         if due:
             self._drain().flush_shards(sorted(due))
         return results
+
+
+def _cache_of(settings: Settings) -> Cache | None:
+    if not settings.client_cache_entries:
+        return None
+    from banshee_memory.hot.cache import Cache
+
+    return Cache(settings.client_cache_entries, settings.client_cache_bytes)

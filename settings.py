@@ -81,6 +81,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     call asks Redis first: where nobody refuses the connection, that takes `connect_timeout` or `call_timeout`."""
     hot_ttl: float = 3_600.0
     """How long a clean key stays in Redis after its last use."""
+    client_cache_entries: int = 0
+    """Keys (an agent has three, and one for each memory) of which a client keeps what it read, until Redis says that
+    they have changed; 0: none. It listens for that on a connection of its own."""
+    client_cache_bytes: int = 67_108_864
+    """How much that may be, about."""
     lease_ttl: float = 10.0
     """How long a rehydration may take before its offer is refused."""
     message_cap: int = 50
@@ -130,6 +135,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"Settings.{name} must be positive, not {getattr(self, name)}")
+        if self.client_cache_entries < 0 or self.client_cache_bytes < 0:
+            raise ConfigurationError("Settings.client_cache_entries and client_cache_bytes must not be negative")
         if self.shards > 16_384:
             raise ConfigurationError("Settings.shards must be at most 16384, the number of Redis slots")
         self._check_backlog()

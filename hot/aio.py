@@ -12,6 +12,7 @@ from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, faults, greeting, incarnation, library
 from banshee_memory.hot.aio_rounds import AsyncRounds
+from banshee_memory.hot.cache import Cache
 from banshee_memory.hot.calls import Argument, Call
 from banshee_memory.hot.faults import LostError, ServerError
 from banshee_memory.hot.feed import Subscription
@@ -46,21 +47,26 @@ class AsyncHotStore:
         self._offered: set[Durability] = set()
         self._meeting = asyncio.Lock()
         self._meetings = 0
+        self.cache: Cache | None = None
+        """Replies that are kept, by whoever reads with it (`aio_tracking.py`); here it is told what was written."""
         self.recovery: AsyncRecovers | None = None
         """Mends a server that is not the one that was written to last. None: such a server is used as it is."""
 
     async def run(self, call: Call[T]) -> T:
         """One round trip."""
-        client = self._shared
-        if client is None or not client.is_usable():
-            client = await self._client()
         try:
+            client = self._shared
+            if client is None or not client.is_usable():
+                client = await self._client()
             reply = await client.ask(pack(call.sent))
+            if type(reply) is ServerError:
+                reply = await self._recovered(client, call, reply)
+            return call.decode(reply)
         except LostError as exc:
             raise faults.fault(exc, self._where) from exc
-        if type(reply) is ServerError:
-            reply = await self._recovered(client, call, reply)
-        return call.decode(reply)
+        finally:
+            if self.cache is not None:
+                self.cache.wrote([call])
 
     async def run_all(self, batch: Sequence[Call[Any]]) -> list[Any]:
         """Many calls in one round trip; the first that failed raises, after all were sent."""
@@ -69,8 +75,13 @@ class AsyncHotStore:
         return [call.decode(self._checked(client, reply)) for call, reply in zip(batch, replies, strict=True)]
 
     async def _replies(self, batch: Sequence[Call[Any]]) -> list[Any]:
-        if not batch:
-            return []
+        try:
+            return await self._asked(batch) if batch else []
+        finally:
+            if self.cache is not None:
+                self.cache.wrote(batch)
+
+    async def _asked(self, batch: Sequence[Call[Any]]) -> list[Any]:
         client = await self._client()
         replies = await self._pipeline(client, batch)
         if ServerError not in map(type, replies):
@@ -84,7 +95,7 @@ class AsyncHotStore:
             for n, reply in zip(again, await self._pipeline(client, [batch[n] for n in again]), strict=True):
                 replies[n] = reply
         if any(map(faults.is_read_only, replies)):
-            client.retire()
+            self._leave(client)
         return replies
 
     async def run_durably(self, call: Call[T], level: Durability) -> T:
@@ -136,8 +147,7 @@ class AsyncHotStore:
 
     async def subscribe(self, subscription: Subscription) -> AsyncIterator[EmotionalEventRecord]:
         """The feed, on a connection of its own, for as long as it is read."""
-        await self._client()
-        client = await self._met(self._connect)
+        client = await self.connect()
         try:
             for event in subscription.begun([await self._ask(client, *command) for command in subscription.begin()]):
                 yield event
@@ -156,6 +166,16 @@ class AsyncHotStore:
             self._shared = self._waiting = None
             self._offered.clear()
 
+    @property
+    def where(self) -> str:
+        """Where it is, for messages."""
+        return self._where
+
+    async def connect(self, patience: float | None = None) -> Multiplexer:
+        """A connection of their own for who asks or listens besides; `patience`: seconds it waits for the server."""
+        await self._client()
+        return await self._met(partial(self._connect, patience))
+
     async def _client(self) -> Multiplexer:
         """The connection that tasks share, once it has room; another one if it was lost."""
         while True:
@@ -169,12 +189,12 @@ class AsyncHotStore:
                 if self._shared is client:
                     self._shared = await self._met(self._greeted if client is None else self._connect)
 
-    async def _connect(self) -> Multiplexer:
+    async def _connect(self, patience: float | None = None) -> Multiplexer:
         from redis.asyncio.retry import Retry
 
         chosen = options(self._settings, self._url, Retry)
         with self._faults():
-            made = Multiplexer(*await open_streams(self._url, chosen), chosen["socket_timeout"])
+            made = Multiplexer(*await open_streams(self._url, chosen), patience or chosen["socket_timeout"])
         if self.recovery is not None:
             await self._greet(made)
         return made
@@ -227,6 +247,7 @@ class AsyncHotStore:
         if self.recovery is None:
             return False
         await self.recovery.admit()
+        self._lose()
         return True
 
     async def _ask(self, client: Multiplexer, *command: Argument) -> Any:
@@ -245,6 +266,7 @@ class AsyncHotStore:
         async with self._meeting:
             if self.recovery is not None and self._meetings == seen:
                 await self.recovery.meet()
+                self._lose()
                 self._meetings += 1
                 self._offered.clear()
 
@@ -261,9 +283,18 @@ class AsyncHotStore:
     def _checked(self, client: Multiplexer, reply: Any) -> Any:
         if isinstance(reply, ServerError):
             if faults.is_read_only(reply):
-                client.retire()  # it follows another now: the next call connects anew, and asks which server it meets
+                self._leave(client)
             raise faults.fault(reply, self._where) from reply
         return reply
+
+    def _leave(self, client: Multiplexer) -> None:
+        """The server follows another now: the next call connects anew, and asks which server it meets."""
+        client.retire()
+        self._lose()
+
+    def _lose(self) -> None:
+        if self.cache is not None:
+            self.cache.lose()
 
     async def _load(self, client: Multiplexer) -> None:
         with self._faults():

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, faults, greeting, incarnation, library
+from banshee_memory.hot.cache import Cache
 from banshee_memory.hot.calls import Argument, Call
 from banshee_memory.hot.connection import Connection, Pool
 from banshee_memory.hot.faults import LostError, ServerError
@@ -48,16 +49,22 @@ class HotStore:
         self._meeting = threading.RLock()
         self._meetings = 0
         self._strict = threading.local()
+        self.cache: Cache | None = None
+        """Replies that are kept, by whoever reads with it (`tracking.py`); here it is told what was written."""
         self.recovery: Recovers | None = None
         """Mends a server that is not the one that was written to last. None: such a server is used as it is."""
 
     def run(self, call: Call[T]) -> T:
         """One round trip."""
-        client = self._pooled or self._client()
-        reply = self._reply(client, call.sent)
-        if type(reply) is ServerError:
-            reply = self._recovered(client, call, reply)
-        return call.decode(reply)
+        try:
+            client = self._pooled or self._client()
+            reply = self._reply(client, call.sent)
+            if type(reply) is ServerError:
+                reply = self._recovered(client, call, reply)
+            return call.decode(reply)
+        finally:
+            if self.cache is not None:
+                self.cache.wrote([call])
 
     def run_all(self, batch: Sequence[Call[Any]]) -> list[Any]:
         """Many calls in one round trip; the first that failed raises, after all were sent."""
@@ -74,8 +81,13 @@ class HotStore:
         ]
 
     def _replies(self, batch: Sequence[Call[Any]]) -> list[Any]:
-        if not batch:
-            return []
+        try:
+            return self._asked(batch) if batch else []
+        finally:
+            if self.cache is not None:
+                self.cache.wrote(batch)
+
+    def _asked(self, batch: Sequence[Call[Any]]) -> list[Any]:
         client = self._client()
         replies = self._pipeline(client, batch)
         if ServerError not in map(type, replies):
@@ -89,7 +101,7 @@ class HotStore:
             for n, reply in zip(again, self._pipeline(client, [batch[n] for n in again]), strict=True):
                 replies[n] = reply
         if any(map(faults.is_read_only, replies)):
-            client.close()
+            self._leave(client)
         return replies
 
     def run_durably(self, call: Call[T], level: Durability) -> T:
@@ -150,8 +162,7 @@ class HotStore:
 
     def subscribe(self, subscription: Subscription) -> Iterator[EmotionalEventRecord]:
         """The feed, on a connection of its own, for as long as it is read."""
-        self._client()
-        client = self._met(self._connect)
+        client = self.connect()
         try:
             yield from subscription.begun([self._ask(client, *command) for command in subscription.begin()])
             while True:
@@ -168,6 +179,16 @@ class HotStore:
             self._pooled = self._waiting = None
             self._offered.clear()
 
+    @property
+    def where(self) -> str:
+        """Where it is, for messages."""
+        return self._where
+
+    def connect(self, patience: float | None = None) -> Connection:
+        """A connection of their own for who asks or listens besides; `patience`: seconds it waits for the server."""
+        self._client()
+        return self._met(partial(self._connect, patience))
+
     def _client(self) -> Pool:
         if self._pooled is None:
             with self._lock:
@@ -175,12 +196,12 @@ class HotStore:
                     self._pooled = self._greeted()
         return self._pooled
 
-    def _connect(self) -> Connection:
+    def _connect(self, patience: float | None = None) -> Connection:
         from redis.retry import Retry
 
         chosen = options(self._settings, self._url, Retry)
         with self._faults():
-            made = Connection(open_socket(self._url, chosen), chosen["socket_timeout"])
+            made = Connection(open_socket(self._url, chosen), patience or chosen["socket_timeout"])
         if self.recovery is not None:
             self._greet(made)
         return made
@@ -236,6 +257,7 @@ class HotStore:
     def _admit(self) -> None:
         if self.recovery is not None:
             self.recovery.admit()
+            self._lose()
 
     def _ask(self, client: Asked, *command: Argument) -> Any:
         return self._checked(client, self._reply(client, command))
@@ -298,6 +320,7 @@ class HotStore:
         with self._meeting:
             if self.recovery is not None and self._meetings == seen:
                 self.recovery.meet()
+                self._lose()
                 self._meetings += 1
                 self._offered.clear()
 
@@ -318,9 +341,18 @@ class HotStore:
     def _checked(self, client: Asked, reply: Any) -> Any:
         if isinstance(reply, ServerError):
             if faults.is_read_only(reply):
-                client.close()  # it follows another now: the next call connects anew, and asks which server it meets
+                self._leave(client)
             raise faults.fault(reply, self._where) from reply
         return reply
+
+    def _leave(self, client: Asked) -> None:
+        """The server follows another now: the next call connects anew, and asks which server it meets."""
+        client.close()
+        self._lose()
+
+    def _lose(self) -> None:
+        if self.cache is not None:
+            self.cache.lose()
 
     def _load(self, client: Asked) -> None:
         reply = self._reply(client, ("FUNCTION", "LOAD", "REPLACE", self._source))

@@ -13,11 +13,12 @@ import ssl
 import struct
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from banshee_memory.hot.faults import LostError, UnsentError
-from banshee_memory.hot.replies import INCOMPLETE, LOSSES, MORE, new_reader, pack
+from banshee_memory.hot.faults import LATE, LostError, UnsentError
+from banshee_memory.hot.replies import INCOMPLETE, LOSSES, MORE, Diverting, new_reader, pack
 
 _BUFFER = 65_536
 _IDLE = 0.01
@@ -120,11 +121,41 @@ class Connection:
         """Whether the server has neither hung up nor said anything that nobody asked for."""
         if self._socket.fileno() < 0:
             return False
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            return False
+        return not self._is_pending() and not self.is_spoken_to(0)
+
+    # --- when the server speaks unasked ---
+
+    def divert(self, heard: Callable[[Any], None]) -> None:
+        """From now on what the server says by itself (RESP3) goes there."""
+        self._reader = Diverting(self._reader, heard)
+        self._feed, self._gets = self._reader.feed, self._reader.gets
+
+    def is_spoken_to(self, seconds: float) -> bool:
+        """Whether something came within that time; also an end."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)
+        return bool(poll.poll(seconds * 1_000))
+
+    def take_in(self) -> None:
+        """Reads what the server said by itself, if there is any. LostError: it is no more use."""
+        try:
+            while self._is_pending() or self.is_spoken_to(0):
+                size = self._receive(self._buffer)
+                if not size:
+                    raise ConnectionResetError("it closed the connection")
+                self._feed(self._buffer, 0, size)
+                if self._reader.has_data():
+                    raise IndexError(MORE)
+        except LOSSES as exc:
+            raise LostError(_reason(exc)) from exc
+
+    def _is_pending(self) -> bool:
+        return isinstance(self._socket, ssl.SSLSocket) and bool(self._socket.pending())
+
+    def hang_up(self) -> None:
+        """Ends it also for a thread that waits for it."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Closes it, without a word to the server: in a forked child the parent goes on using it."""
@@ -133,7 +164,7 @@ class Connection:
 
 def _reason(exc: Exception) -> str:
     if isinstance(exc, TimeoutError | BlockingIOError):
-        return "it did not answer in time"
+        return LATE
     return str(exc) if isinstance(exc, OSError) else f"it sent what is no reply ({exc})"
 
 

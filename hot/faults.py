@@ -15,8 +15,16 @@ class ServerError(Exception):
     """An error that the server replied: a value like other replies, until somebody raises it."""
 
 
+LATE = "it did not answer in time"
+
+
 class LostError(Exception):
     """The connection cannot be used any more: what was asked may have been done or not."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was waited for in vain."""
+        return str(self) == LATE
 
 
 class UnsentError(LostError):

@@ -11,11 +11,11 @@ import asyncio
 import os
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from banshee_memory.hot.faults import LostError
-from banshee_memory.hot.replies import INCOMPLETE, LOSSES, MORE, new_reader, pack
+from banshee_memory.hot.faults import LATE, LostError
+from banshee_memory.hot.replies import INCOMPLETE, LOSSES, MORE, Diverting, new_reader, pack
 
 _BUFFER = 65_536
 _LOOKS = 4
@@ -49,6 +49,8 @@ class Multiplexer(asyncio.BufferedProtocol):
         self.lost: LostError | None = None
         """Why it can take no more commands."""
         self.retired = False
+        self.when_lost: Callable[[], None] | None = None
+        """Called when it ends."""
         self._writer = writer  # closes the transport when it goes
         self._transport = transport
         self._write = transport.write
@@ -102,6 +104,10 @@ class Multiplexer(asyncio.BufferedProtocol):
         unsent, self._unsent = self._unsent, []
         if self.lost is None:
             self._write(b"".join(unsent))
+
+    def divert(self, heard: Callable[[Any], None]) -> None:
+        """From now on what the server says by itself (RESP3) goes there."""
+        self._reader = Diverting(self._reader, heard)
 
     @property
     def is_full(self) -> bool:
@@ -184,6 +190,8 @@ class Multiplexer(asyncio.BufferedProtocol):
         if self._watchdog is not None:
             self._watchdog.cancel()
         self.resume_writing()
+        if self.when_lost is not None:
+            self.when_lost()
         waiting, self._waiting = self._waiting, deque()
         for waiter in waiting:
             if not waiter.done():
@@ -215,7 +223,7 @@ class Multiplexer(asyncio.BufferedProtocol):
             marks.clear()
             return
         if len(marks) == _LOOKS and self._answered < marks[0]:
-            self.end("it did not answer in time")
+            self.end(LATE)
             return
         marks.append(self._answered + len(waiting))
         self._watchdog = self.loop.call_later(self._every, self._look)

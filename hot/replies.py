@@ -51,3 +51,27 @@ LOSSES: Final = (OSError, hiredis.ProtocolError, IndexError)
 def new_reader() -> Any:
     """Takes bytes (`feed`), gives replies (`gets`). For one connection: what it has not read yet is that one's."""
     return hiredis.Reader(replyError=ServerError, notEnoughData=INCOMPLETE)
+
+
+class Diverting:
+    """A reader that hands on what the server says by itself, and gives the replies."""
+
+    def __init__(self, reader: Any, heard: Callable[[Any], None]) -> None:
+        self.feed = reader.feed
+        self._gets = reader.gets
+        self._heard = heard
+        self._ahead: Any = INCOMPLETE
+
+    def gets(self) -> Any:
+        """The next reply, or `INCOMPLETE`."""
+        reply, self._ahead = self._ahead, INCOMPLETE
+        if reply is not INCOMPLETE:
+            return reply
+        while type(reply := self._gets()) is hiredis.PushNotification:
+            self._heard(reply)
+        return reply
+
+    def has_data(self) -> bool:
+        """Whether there is a reply more."""
+        self._ahead = self.gets()
+        return self._ahead is not INCOMPLETE

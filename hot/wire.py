@@ -557,6 +557,11 @@ def memory_of_body(agent: UUID, memory_type: str, key: str, body: MemoryBody, ra
         raise Undecodable(f"memory: {exc}") from exc
 
 
+def expires(raw: bytes) -> bool:
+    """Whether a present memory ends by itself."""
+    return raw[:1] != b"A" and (len(raw) < MEMORY_HEAD or _DOUBLE.unpack_from(raw, 9)[0] > 0)
+
+
 def memory_data(raw: bytes) -> Any:
     """Only the data of a memory; None where it was deleted."""
     try:

@@ -22,7 +22,9 @@ from banshee_memory.settings import Durability
 if TYPE_CHECKING:
     from banshee_memory.cold.client import AsyncColdStore, ColdStore
     from banshee_memory.hot.aio import AsyncHotStore
+    from banshee_memory.hot.aio_tracking import AsyncCachedReads
     from banshee_memory.hot.client import HotStore
+    from banshee_memory.hot.tracking import CachedReads
 
 T = TypeVar("T")
 
@@ -88,7 +90,7 @@ def resumed(steps: Steps[T], outcome: Any) -> Steps[T]:
     return relayed(steps, answer)
 
 
-def drive(steps: Steps[T], hot: HotStore, cold: ColdStore) -> T:
+def drive(steps: Steps[T], hot: HotStore | CachedReads, cold: ColdStore) -> T:
     """Runs the steps here and now."""
     try:
         step = next(steps)
@@ -106,7 +108,7 @@ def drive(steps: Steps[T], hot: HotStore, cold: ColdStore) -> T:
         return stop.value  # type: ignore[no-any-return]
 
 
-def _do(step: Step, hot: HotStore, cold: ColdStore) -> Any:
+def _do(step: Step, hot: HotStore | CachedReads, cold: ColdStore) -> Any:
     if isinstance(step, Call):
         return hot.run(step)
     if isinstance(step, Query):
@@ -118,7 +120,7 @@ def _do(step: Step, hot: HotStore, cold: ColdStore) -> Any:
     return hot.run_all(step)
 
 
-def _done_later(step: Step, hot: HotStore, cold: ColdStore, refusal: BansheeError) -> Any:
+def _done_later(step: Step, hot: HotStore | CachedReads, cold: ColdStore, refusal: BansheeError) -> Any:
     """What a step gives once its slot is where it goes to, or why it gives nothing."""
     for seconds in _MIGRATION:
         _do(Pause(seconds), hot, cold)
@@ -206,7 +208,7 @@ class _Lane:
             self.step, self.result = None, stop.value
 
 
-async def adrive(steps: Steps[T], hot: AsyncHotStore, cold: AsyncColdStore) -> T:
+async def adrive(steps: Steps[T], hot: AsyncHotStore | AsyncCachedReads, cold: AsyncColdStore) -> T:
     """Runs the steps in the running event loop."""
     try:
         step = next(steps)
@@ -224,7 +226,9 @@ async def adrive(steps: Steps[T], hot: AsyncHotStore, cold: AsyncColdStore) -> T
         return stop.value  # type: ignore[no-any-return]
 
 
-async def _adone_later(step: Step, hot: AsyncHotStore, cold: AsyncColdStore, refusal: BansheeError) -> Any:
+async def _adone_later(
+    step: Step, hot: AsyncHotStore | AsyncCachedReads, cold: AsyncColdStore, refusal: BansheeError
+) -> Any:
     for seconds in _MIGRATION:
         await _ado(Pause(seconds), hot, cold)
         try:
@@ -236,7 +240,7 @@ async def _adone_later(step: Step, hot: AsyncHotStore, cold: AsyncColdStore, ref
     return refusal
 
 
-async def _ado(step: Step, hot: AsyncHotStore, cold: AsyncColdStore) -> Any:
+async def _ado(step: Step, hot: AsyncHotStore | AsyncCachedReads, cold: AsyncColdStore) -> Any:
     if isinstance(step, Call):
         return await hot.run(step)
     if isinstance(step, Query):
