@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, faults, greeting, incarnation, library
+from banshee_memory.hot import calls, connection, faults, greeting, incarnation, library
 from banshee_memory.hot.aio_rounds import AsyncRounds
 from banshee_memory.hot.cache import Cache
 from banshee_memory.hot.calls import Argument, Call
@@ -197,7 +197,21 @@ class AsyncHotStore:
             made = Multiplexer(*await open_streams(self._url, chosen), patience or chosen["socket_timeout"])
         if self.recovery is not None:
             await self._greet(made)
+            made.loop.call_later(connection.TRUSTED, self._ask_again, made)
         return made
+
+    def _ask_again(self, made: Multiplexer) -> None:
+        """What a server is asked first, it is asked now and then; see `connection.TRUSTED`."""
+        if made.is_alive():
+            made.ask_all(calls.QUESTIONS).add_done_callback(partial(self._judge, made))
+
+    def _judge(self, made: Multiplexer, asked: asyncio.Future[list[Any]]) -> None:
+        if asked.cancelled() or asked.exception() is not None:
+            return  # the connection is over
+        if incarnation.objection(asked.result()):
+            made.retire()  # the next call connects anew
+        else:
+            made.loop.call_later(connection.TRUSTED, self._ask_again, made)
 
     async def _greet(self, made: Multiplexer) -> None:
         """What every new connection begins with: is this the server that was written to last?"""

@@ -218,8 +218,12 @@ class HotStore:
             made.close()
             raise
 
+    def _is_right(self, held: Connection) -> bool:
+        """The same, of a connection that was greeted a while ago."""
+        return self.recovery is None or not incarnation.objection(held.ask_all(calls.QUESTIONS))
+
     def _greeted(self) -> Pool:
-        client = Pool(self._connect)
+        client = Pool(self._connect, self._is_right)
         try:
             greeting.check_policy(greeting.parse_info(self._ask(client, "INFO", "memory")))
             loaded = calls.version().decode(self._send(client, calls.version()))

@@ -23,6 +23,9 @@ from banshee_memory.hot.replies import INCOMPLETE, LOSSES, MORE, Diverting, new_
 _BUFFER = 65_536
 _IDLE = 0.01
 """Seconds after which the server may have hung up unnoticed; looking costs as much as a tenth of a call."""
+TRUSTED = 5.0
+"""Seconds after which a connection asks again, in a round trip, which server it leads to: one that was demoted may keep
+its clients, and serve them what it has."""
 
 
 class Connection:
@@ -38,6 +41,7 @@ class Connection:
         "_send",
         "_socket",
         "_timeout",
+        "met",
         "used",
     )
 
@@ -48,8 +52,8 @@ class Connection:
         self._reader = new_reader()
         self._send, self._receive = opened.sendall, opened.recv_into
         self._feed, self._gets = self._reader.feed, self._reader.gets
-        self.used = monotonic()
-        """When it was last asked."""
+        self.used = self.met = monotonic()
+        """When it was last asked; and when it was last known to lead to the server that is written to."""
         _connections.add(self)
         _limit(opened, timeout)
 
@@ -182,8 +186,9 @@ def _limit(opened: socket.socket, timeout: float) -> None:
 class Pool:
     """Connections that nobody uses at the moment; as many as threads ever called at one time."""
 
-    def __init__(self, opened: Callable[[], Connection]) -> None:
+    def __init__(self, opened: Callable[[], Connection], is_right: Callable[[Connection], bool]) -> None:
         self._opened = opened
+        self._is_right = is_right
         self._free: list[Connection] = []
         _pools.add(self)
 
@@ -226,8 +231,18 @@ class Pool:
                 return self._opened()
             if now - connection.used < _IDLE or connection.is_usable():
                 connection.used = now
-                return connection
+                if now - connection.met < TRUSTED or self._is_met(connection, now):
+                    return connection
             connection.close()
+
+    def _is_met(self, connection: Connection, now: float) -> bool:
+        """Whether it leads to the server that is written to, still; LostError if that does not answer."""
+        try:
+            is_right = self._is_right(connection)
+        except UnsentError:
+            return False
+        connection.met = now
+        return is_right
 
     def close(self) -> None:
         """Closes those that are free. One in use goes when its call is over: the list it returns to is gone."""

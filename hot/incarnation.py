@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-from banshee_memory.hot.faults import CHANGED
+from banshee_memory.hot.faults import CHANGED, ServerError
 from banshee_memory.hot.greeting import parse_info
 
 
@@ -35,7 +35,10 @@ def incarnation_of(replies: list[Any]) -> Incarnation:
 
 
 def objection(replies: list[Any]) -> str | None:
-    """Why nothing may be sent on this connection yet; None: it may."""
+    """Why nothing may be sent on this connection yet, or any more; None: it may."""
+    refused = next((reply for reply in replies if isinstance(reply, ServerError)), None)
+    if refused is not None:
+        return str(refused)
     found = incarnation_of(replies)
     if found.is_replica:  # also one that was demoted, and whose data still names it
         return "READONLY this server is a replica of another: REDIS_URL must name the one that is written to"

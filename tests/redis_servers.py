@@ -24,7 +24,7 @@ class RedisServer:
 
     def __init__(self, program: Path, folder: Path, *, appendfsync: str = "always") -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._program = program
         self._appendfsync = appendfsync
         self._process: subprocess.Popen[bytes] | None = None
@@ -156,7 +156,8 @@ def restored(server: RedisServer, copy: Path | None) -> None:
     server.start()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -35,7 +35,7 @@ def proxy(own_url: str, tmp_path: Path) -> Iterator[ThreadedProxy]:
 
 
 def pool_on(url: str, timeout: float = 10.0) -> Pool:
-    return Pool(lambda: Connection(open_socket(url, CHOSEN), timeout))
+    return Pool(lambda: Connection(open_socket(url, CHOSEN), timeout), lambda _: True)
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ import os, sys
 from banshee_memory.hot.connection import Connection, Pool
 from banshee_memory.hot.opening import open_socket
 
-pool = Pool(lambda: Connection(open_socket(sys.argv[1], {}), 10))
+pool = Pool(lambda: Connection(open_socket(sys.argv[1], {}), 10), lambda _: True)
 parent = pool.ask(("CLIENT", "ID"))
 connection = pool._taken(pool._free)  # as if a signal handler forked within a call
 pool._free.append(connection)

@@ -26,12 +26,12 @@ from banshee_memory import (
     Settings,
 )
 from banshee_memory.failpoints import armed
-from banshee_memory.hot import calls
+from banshee_memory.hot import calls, connection
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import ShardKeys, agent_keys, shard_keys
 from tests.failpoints import failpoints
 from tests.own_servers import own_database
-from tests.redis_servers import Redises, RedisServer, redises
+from tests.redis_servers import Redises, RedisServer, free_port, redises
 from tests.tiering.lives import everything
 from tests.tiering.test_failover import agent_in, live
 
@@ -293,6 +293,63 @@ def test_a_server_that_was_demoted_under_a_client_is_left(
     memory.conversations.save_message(agents[0], "user", "taken")
     texts = [m.content for m in memory.conversations.get_history(agents[0])]
     assert texts == ["first word", "taken"]
+
+
+def demote_with_its_clients(servers: Redises, server: RedisServer, database: str, agent: UUID) -> None:
+    """Another takes its place, and a message. The old one hears nothing of that, and keeps its connections."""
+    other = servers.new()
+    other.follow(server)
+    other.await_all_of(server)
+    other.promote()
+    servers.front.lead_to(other)
+    server.command("REPLICAOF", "127.0.0.1", free_port())
+    with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as late:
+        late.conversations.save_message(agent, "user", "second")
+
+
+def test_whoever_only_reads_leaves_a_server_that_was_demoted(
+    memory: MemoryPlugin, servers: Redises, server: RedisServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = uuid4()
+    memory.conversations.save_message(agent, "user", "first")
+    assert len(memory.conversations.get_history(agent)) == 1, (
+        "from now on it is served without a lease, which is a write"
+    )
+    demote_with_its_clients(servers, server, database, agent)
+    assert [m.content for m in memory.conversations.get_history(agent)] == ["first"], (
+        "it may be served this for a while"
+    )
+    monkeypatch.setattr(connection, "TRUSTED", 0.0)
+    assert [m.content for m in memory.conversations.get_history(agent)] == ["first", "second"]
+
+
+def test_tasks_that_only_read_leave_a_server_that_was_demoted(
+    servers: Redises, server: RedisServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "TRUSTED", 0.01)
+
+    async def read_on() -> None:
+        agent = uuid4()
+        async with AsyncMemoryPlugin(database, servers.front.url, settings=SETTINGS) as tasks:
+            await tasks.conversations.save_message(agent, "user", "first")
+            assert len(await tasks.conversations.get_history(agent)) == 1
+            demote_with_its_clients(servers, server, database, agent)
+            async with asyncio.timeout(30):
+                while len(await tasks.conversations.get_history(agent)) < 2:
+                    pass
+
+    asyncio.run(read_on())
+
+
+def test_a_connection_that_was_lost_before_it_is_asked_again_is_another(
+    memory: MemoryPlugin, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = uuid4()
+    memory.conversations.save_message(agent, "user", "first")
+    monkeypatch.setattr(connection, "TRUSTED", 0.0)
+    monkeypatch.setattr(connection, "_IDLE", 60.0)  # that it hung up is not looked for
+    server.command("CLIENT", "KILL", "TYPE", "normal")
+    assert len(memory.conversations.get_history(agent)) == 1
 
 
 @pytest.mark.parametrize("leader", ["reached", "away"])
