@@ -14,6 +14,7 @@ from banshee_memory.tiering.drain import Drain
 from banshee_memory.tiering.steps import drive
 from tests.simulator.deeds import ALL, Deed, compare_events, compare_memories, compare_messages, compare_state
 from tests.simulator.life import Life
+from tests.simulator.sessions import compare_sessions
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
@@ -148,3 +149,4 @@ def _compare(world: World, life: Life) -> None:
     found = world.ask(lambda o: o.search_messages(life.id, "word", ALL))
     assert sorted(m.id for m in found) == sorted(m.id for m in model.messages)
     compare_memories(world.ask(lambda o: o.get_memories_by_type(life.id, None, ALL, 0)), life, world.now)
+    compare_sessions(world, life)

@@ -12,6 +12,7 @@ from banshee_memory import (
     ConversationMessage,
     ConversationStats,
     CustomEvent,
+    Durability,
     Emotion,
     EmotionalEventRecord,
     EmotionalState,
@@ -23,6 +24,7 @@ from banshee_memory.records import FlushReport, StoredMemory
 from banshee_memory.records import known as known_of
 from banshee_memory.stamps import from_us, to_us
 from tests.simulator.life import Life, Name
+from tests.simulator.sessions import Made, Sessions
 from tests.tiering.comparing import check_event, check_memory, check_messages, close
 from tests.tiering.model import Happened, Said
 
@@ -81,10 +83,14 @@ class Deed:
 class Deeds:
     """All that clients do, at random."""
 
-    def __init__(self, operations: Operations, random: Random, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, operations: Operations, random: Random, clock: Callable[[], int], levels: Sequence[Durability]
+    ) -> None:
         self._operations = operations
         self._random = random
         self._clock = clock
+        self._levels = levels
+        self._sessions = Sessions(operations, random, clock)
 
     def any(self, life: Life) -> Deed:
         """One of them."""
@@ -107,6 +113,8 @@ class Deeds:
             (self.get, 5),
             (self.list_memories, 3),
             (self.rehydrate, 4),
+            (lambda life: _made(life, self._sessions.start(life)), 3),
+            (lambda life: _made(life, self._sessions.end(life)), 3),
         ]
         (make,) = self._random.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])
         return make(life)
@@ -141,7 +149,8 @@ class Deeds:
                 assert said.id in (message, type(message)(int=0)), "two ids for one message"
                 said.id = message
 
-        operation = lambda: self._operations.save_messages(life.id, batch, None, key)  # noqa: E731
+        level = random.choice(self._levels) if random.random() < 0.2 else None
+        operation = lambda: self._operations.save_messages(life.id, batch, level, key)  # noqa: E731
         return Deed("say", life, operation, {"append_messages": carried_out}, ended, key)
 
     def happen(self, life: Life) -> Deed:
@@ -358,6 +367,11 @@ class Deeds:
         deed = Deed(name, life, start)
         deed.ended = lambda result: check(deed, result, before)
         return deed
+
+
+def _made(life: Life, made: Made) -> Deed:
+    name, operation, carried_out, ended = made
+    return Deed(name, life, operation, carried_out, ended)
 
 
 def check_history(deed: Deed, read: Any, before: list[str], limit: int) -> None:

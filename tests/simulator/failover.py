@@ -9,13 +9,15 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from banshee_memory.cold import reads
 from banshee_memory.emotions import StoredState
-from banshee_memory.records import MemoryRecord, StoredMemory
+from banshee_memory.records import MemoryRecord, StoredMemory, known
 from banshee_memory.stamps import to_us
 from tests.simulator.deeds import ALL, BRIEF, LASTING
 from tests.simulator.life import Felt, Life, Name, Version
+from tests.simulator.sessions import follow_sessions
 from tests.tiering.comparing import close
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Survivors:
     events: set[int]
     state: StoredState | None
     memories: dict[Name, StoredMemory | None]
+    sessions: list[UUID]
 
 
 def survivors(world: World, then: Life) -> Survivors:
@@ -41,9 +44,11 @@ def survivors(world: World, then: Life) -> Survivors:
     return Survivors(
         then=then,
         texts={m.content for m in then.model.messages} | {placed.record.content for placed in messages},
-        events={_number(e) for e in then.model.events} | {_number(placed.record) for placed in events},
+        events={number_of(e) for e in then.model.events} | {number_of(placed.record) for placed in events},
         state=cold.fetch(reads.state_of(then.id)),
         memories={name: cold.fetch(reads.memory_of(then.id, *name, 0)) for name in (*LASTING, BRIEF)},
+        sessions=[stretch.id for stretch in then.model.sessions]
+        + [UUID(known(session).key) for session in cold.fetch(reads.memory_page(then.id, "_session", 0, ALL))],
     )
 
 
@@ -60,6 +65,7 @@ def follow(world: World, life: Life, surviving: Survivors) -> None:
     _follow_state(world, life, surviving)
     for name in (*LASTING, BRIEF):
         _follow_memory(world, life, surviving, name)
+    follow_sessions(world, life, surviving.sessions)
     life.changes += 1
 
 
@@ -72,22 +78,24 @@ def _follow_messages(world: World, life: Life, surviving: Survivors) -> None:
         message = read[said.content]
         assert any(close(message.emotional_context or {}, known or {}) for known in life.contexts[said.content])
         said.id, said.context = message.id, message.emotional_context
+        life.contexts[said.content].append(said.context)
 
 
 def _follow_events(world: World, life: Life, surviving: Survivors) -> None:
-    read = {_number(event) for event in world.ask(lambda o: o.get_event_history(life.id, ALL))}
+    read = {number_of(event) for event in world.ask(lambda o: o.get_event_history(life.id, ALL))}
     assert surviving.events <= read, f"{life.label} lost the events {surviving.events - read}, which had to survive"
-    assert read <= {_number(e) for e in life.model.events}
-    life.model.events = [e for e in life.model.events if _number(e) in read]
+    assert read <= {number_of(e) for e in life.model.events}
+    life.model.events = [e for e in life.model.events if number_of(e) in read]
 
 
-def _number(event: Any) -> int:
+def number_of(event: Any) -> int:
+    """What tells events apart."""
     return int(event.event.data["n"])
 
 
 def _follow_state(world: World, life: Life, surviving: Survivors) -> None:
     """The newer of what the replica and PostgreSQL knew, or something newer still that a flush under way stored."""
-    cold = [n for n, felt in enumerate(life.states) if _is_stored(felt, surviving.state)]
+    cold = [n for n, felt in enumerate(life.states) if is_stored(felt, surviving.state)]
     oldest = max(len(surviving.then.states) - 1, min(cold, default=0))
     state = world.ask(lambda o: o.load_state(life.id))
     for felt in life.states[oldest:]:
@@ -101,7 +109,8 @@ def _follow_state(world: World, life: Life, surviving: Survivors) -> None:
     raise AssertionError(f"{life.label} feels {state}, which is older than what had to survive")
 
 
-def _is_stored(felt: Felt, stored: StoredState | None) -> bool:
+def is_stored(felt: Felt, stored: StoredState | None) -> bool:
+    """Whether PostgreSQL has just that."""
     if stored is None or felt.felt is None:
         return stored is None and felt.felt is None
     times = {emotion: one.at_us for emotion, one in stored.felt.items()}

@@ -7,6 +7,7 @@ that was made outlives differently there.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -69,6 +71,11 @@ class RedisServer:
         self.client: Any = redis.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0))
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def files(self) -> Path:
+        """Its append-only file, which is a folder of several."""
+        return self._home / "appendonlydir"
+
     def start(self) -> None:
         """Starts it on what it has, and waits until it answers."""
         self._home.mkdir(exist_ok=True)
@@ -111,6 +118,11 @@ class Redises:
         """A raw client of the primary."""
         return self.primary.client
 
+    @cached_property
+    def can_sync(self) -> bool:
+        """Whether it has WAITAOF."""
+        return any(self.client.execute_command("COMMAND INFO", "WAITAOF"))
+
     def lag(self) -> None:
         """From here on the replica learns nothing more."""
         until(self._is_level)
@@ -123,8 +135,28 @@ class Redises:
         self._point()
         self.keep_up()
 
+    def keep_file(self) -> None:
+        """What the primary has on its disk now is kept beside it."""
+        self._forget_file()
+        shutil.copytree(self.primary.files, self._kept)
+
+    def go_back(self) -> None:
+        """The primary dies, and comes back on the file that was kept."""
+        self.primary.kill()
+        shutil.rmtree(self.primary.files)
+        self._kept.rename(self.primary.files)
+        self.primary.start()
+
+    @property
+    def _kept(self) -> Path:
+        return self._home / "kept"
+
+    def _forget_file(self) -> None:
+        shutil.rmtree(self._kept, ignore_errors=True)
+
     def keep_up(self) -> None:
         """The replica follows the primary, or does so again."""
+        self._forget_file()
         self._replica.client.replicaof("127.0.0.1", str(self.primary.port))
 
     def kill(self) -> None:

@@ -21,13 +21,14 @@ from banshee_memory.failpoints import armed
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import shard_keys
 from banshee_memory.operations import AnyOperation, Operations
-from banshee_memory.settings import Settings
+from banshee_memory.settings import Durability, Settings
 from banshee_memory.stamps import EPOCH, from_us, to_us
 from banshee_memory.tiering.drain import Drain
 from banshee_memory.tiering.forgetting import Forgetting
 from banshee_memory.tiering.recovery import Recoverer
 from banshee_memory.tiering.steps import Steps, drive
 from tests.own_servers import CLOCK_KEY
+from tests.simulator.beside import WITHOUT_ROWS, flush, recover
 from tests.simulator.checks import assert_clean_is_cold, assert_healed
 from tests.simulator.deeds import Deed, Deeds
 from tests.simulator.failover import Survivors, follow, snapshot, survivors
@@ -151,6 +152,8 @@ class Daemon:
         try:
             if world.random.random() < 0.1:
                 world.cold.sweep_memories(from_us(world.now))
+            if world.is_at_top and world.random.random() < 0.1:  # it would wait for the rows of whoever is in between
+                flush(world, world.random.choice(world.lives))
             Drain(world.settings, world.hot, world.cold).sweep()
         except BansheeError as exc:
             world.excuse(self.name, exc)
@@ -169,7 +172,8 @@ class World:
         """Counts what excuses an error: cut connections, servers that are away or full, keys that Redis let go of."""
         self.now = self.latest = to_us(datetime.now(UTC) - BEGINNING)
         self._operations = Operations(settings)
-        self.deeds = Deeds(self._operations, self.random, lambda: self.now)
+        levels = (Durability.HOT, Durability.SYNCED if servers.redis.can_sync else Durability.HOT)
+        self.deeds = Deeds(self._operations, self.random, lambda: self.now, levels)
         # Agents of their own for every seed, and as many on each shard.
         self.lives = [Life(UUID(int=self.random.getrandbits(96) << 32 | n), f"a{n}") for n in range(AGENTS)]
         self._actors: list[Client | Daemon] = [Client(self, f"client {n}") for n in range(CLIENTS)]
@@ -179,9 +183,13 @@ class World:
         self._is_down = False
         self._is_urgent = False
         """It is another Redis: whoever is at work goes on first, for others would wait for the rows that it holds."""
+        self._is_joined = False
+        """A second process recovers the server."""
         self._lags_since = 0
         self._may_lag = True
         """One failover is enough for a seed."""
+        self._goes_back = self.random.random() < 0.3
+        """It is not to a replica that lags but to an old file."""
         self._then: list[Life] | None = None
         """The model when the replica began to lag."""
         self._survivors: list[Survivors] | None = None
@@ -200,6 +208,11 @@ class World:
         # Few agents are the busy ones, so that clients meet.
         life = self.random.choices(self.lives, [6, 3, 2, 1])[0]
         return self.deeds.any(life)
+
+    @property
+    def is_at_top(self) -> bool:
+        """Whether nobody else is in the middle of something."""
+        return self._depth == 0
 
     def excuse(self, who: str, exc: BansheeError) -> None:
         """An error must have a cause."""
@@ -277,9 +290,22 @@ class World:
             self.tell(f"dies at {name}")
             self.troubles += 1
             raise Killed
+        if name in WITHOUT_ROWS and chance > 0.7 and not self._is_joined:
+            self._join()
         if chance < 0.3 and self._depth < DEEPEST:
             self.tell(f"at {name}:")
             self._nest()
+
+    def _join(self) -> None:
+        self._is_joined = True
+        try:
+            recover(self)
+        except BansheeError as exc:
+            self.excuse("the other process", exc)
+        except Killed:
+            self.tell("the other process dies")
+        finally:
+            self._is_joined = False
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -415,9 +441,12 @@ class World:
         waiting = sum(self.servers.redis.client.xlen(keys.log) for keys in map(shard_keys, range(self.settings.shards)))
         if waiting < MUCH:
             return  # of what is cold already nothing can be older on the replica
-        self.tell("the replica lags from here on")
+        self.tell("this file will come back" if self._goes_back else "the replica lags from here on")
         self._may_lag = False
-        self.servers.redis.lag()
+        if self._goes_back:
+            self.servers.redis.keep_file()
+        else:
+            self.servers.redis.lag()
         self._then, self._lags_since = snapshot(self.lives), len(self.trace)
 
     @property
@@ -427,13 +456,18 @@ class World:
 
     def _fail_over(self) -> None:
         assert self._then is not None
-        self.tell("redis dies; the replica takes its place")
+        self.tell(
+            "redis dies, and comes back from an old file" if self._goes_back else "redis dies; the replica takes over"
+        )
         self.troubles += 1
         with self.quiet():
             self._survivors = [survivors(self, then) for then in self._then]
         self._then = None
         self._is_urgent = True
-        self.servers.redis.fail_over()
+        if self._goes_back:
+            self.servers.redis.go_back()
+        else:
+            self.servers.redis.fail_over()
         self._set_clock()
 
     def _follow(self) -> None:
