@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID, uuid4, uuid5
 
@@ -50,7 +52,7 @@ from banshee_memory.tiering.backpressure import slowed
 from banshee_memory.tiering.degraded import without_redis
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.receipts import Due, completed
-from banshee_memory.tiering.residency import Residency
+from banshee_memory.tiering.residency import Counters, Residency
 from banshee_memory.tiering.steps import Steps, resumed, side_by_side
 from banshee_memory.timeline import Explanation, PastState
 
@@ -60,6 +62,7 @@ MOST_ROWS = 100_000
 _REHYDRATED_MEMORIES = 100
 _WANTED_AT_ONCE = 100
 _HOT = Durability.HOT
+_MOST_HITS = 10_000
 
 
 class Operation(msgspec.Struct, Generic[T], frozen=True):
@@ -91,6 +94,27 @@ class Direct(msgspec.Struct, Generic[T], frozen=True):
         """What is left to do when the call had this outcome."""
         whole = self.whole()
         return Operation(resumed(whole.steps, outcome), whole.due, whole.degraded)
+
+
+class Hit(Direct[T], Generic[T], frozen=True, kw_only=True):
+    """A read that Redis answers at once, to be carried out any number of times until (of the monotonic clock) its key's
+    TTL is to be started again. It was counted as a hit beforehand."""
+
+    counters: Counters
+    until: float = math.inf
+
+    @property
+    def steps(self) -> Steps[T]:
+        """All of them, which count by themselves."""
+        self.counters.hits -= 1
+        return self.whole().steps
+
+    def resumed(self, outcome: Any) -> Operation[T]:
+        """What is left to do; of several calls a miss says nothing that the steps go on from."""
+        self.counters.hits -= 1
+        if outcome is calls.MISS and self.call.replies > 1:
+            return self.whole()
+        return super().resumed(outcome)
 
 
 AnyOperation = Operation[T] | Direct[T]
@@ -140,6 +164,7 @@ class Operations:
         self.settings = settings
         self.residency = Residency(settings)
         self._policies = {**dict.fromkeys(MEMORY_TYPES, MemoryPolicy()), **settings.memory_policies}
+        self._hits: dict[Any, Hit[Any]] = {}
 
     def _keys(self, agent_id: UUID) -> AgentKeys:
         return self.residency.keys(agent_id if type(agent_id) is UUID else validation.agent(agent_id))
@@ -167,6 +192,30 @@ class Operations:
             return Operation(steps(), None, None, cacheable)
         return Operation(steps(), None, without_redis(steps()), cacheable)
 
+    def _hit(self, name: Any) -> Hit[Any] | None:
+        """The read of that name, where Redis will know."""
+        hit = self._hits.get(name)
+        if hit is None or monotonic() >= hit.until:
+            return None
+        self.residency.counters.hits += 1
+        return hit
+
+    def _read(
+        self, name: Any, key: str | None, call: Callable[[], calls.Call[Any]], steps: Callable[[], Steps[T]]
+    ) -> AnyOperation[T]:
+        """A read that next time is a hit, as long as it need not keep its key warm (None: it never does)."""
+        until = math.inf if key is None else self.residency.warm_until(key)
+        cacheable = key is not None
+        if monotonic() >= until or (cacheable and self.settings.client_cache_entries):
+            return self._reading(steps, cacheable=cacheable)
+        if len(self._hits) >= _MOST_HITS:
+            self._hits.clear()
+        counters = self.residency.counters
+        hit = Hit(call(), partial(self._reading, steps), counters=counters, until=until)
+        self._hits[name] = hit
+        counters.hits += 1
+        return hit
+
     # --- emotions ---
 
     def save_state(self, agent_id: UUID, state: EmotionalState, durability: Durability | None) -> Operation[None]:
@@ -188,9 +237,15 @@ class Operations:
         text = "" if absence is None else absence_text(validation.absence(absence))
         return self._writing(states.set_temperament(self.residency, keys, text, rates, level), keys, level)
 
-    def load_state(self, agent_id: UUID) -> Operation[EmotionalState | None]:
+    def load_state(self, agent_id: UUID) -> AnyOperation[EmotionalState | None]:
         """What it feels now."""
-        return self._reading(partial(states.load, self.residency, self._keys(agent_id)), cacheable=True)
+        name = agent_id.int if type(agent_id) is UUID else None
+        hit = self._hit(name)
+        if hit is not None:
+            return hit
+        keys = self._keys(agent_id)
+        steps = partial(states.load, self.residency, keys)
+        return self._read(keys.agent.int, keys.state, lambda: packed.packed(calls.load_state(keys)), steps)
 
     def update_emotions(
         self,
@@ -374,13 +429,22 @@ class Operations:
             return None, felt, body
         return self._own_time("created_at", created_at, settings.message_retention_days), felt, body
 
-    def get_history(self, agent_id: UUID, limit: int, before: UUID | None) -> Operation[list[ConversationMessage]]:
+    def get_history(self, agent_id: UUID, limit: int, before: UUID | None) -> AnyOperation[list[ConversationMessage]]:
         """The newest messages (before that one), oldest first."""
+        if type(agent_id) is UUID and type(limit) is int and before is None:
+            hit = self._hit((agent_id.int, limit))
+            if hit is not None:
+                return hit
         keys = self._keys(agent_id)
         limit = validation.count("limit", limit, low=1, high=MOST_ROWS)
         cursor = validation.optional_id("before", before)
         if cursor is None:
-            return self._reading(lambda: histories.newest(MESSAGES, self.residency, keys, limit), cacheable=True)
+            return self._read(
+                (keys.agent.int, limit),
+                keys.messages,
+                partial(histories.newest_call, MESSAGES, keys, limit),
+                lambda: histories.newest(MESSAGES, self.residency, keys, limit),
+            )
         return self._reading(lambda: histories.before(MESSAGES, self.residency, keys, limit, cursor))
 
     def search_messages(self, agent_id: UUID, query: str, limit: int) -> Operation[list[ConversationMessage]]:
@@ -466,11 +530,17 @@ class Operations:
     def _name(self, memory_type: str, key: str) -> tuple[str, str]:
         return validation.memory_type(memory_type), validation.text("key", key, self.settings.max_key_bytes)
 
-    def retrieve_memory(self, agent_id: UUID, memory_type: str, key: str) -> Operation[Any]:
+    def retrieve_memory(self, agent_id: UUID, memory_type: str, key: str) -> AnyOperation[Any]:
         """The data of a memory, or None; counts."""
+        if type(agent_id) is UUID and type(memory_type) is type(key) is str:
+            hit = self._hit((agent_id.int, memory_type, key))
+            if hit is not None:
+                return hit
         keys = self._keys(agent_id)
         memory_type, key = self._name(memory_type, key)
-        return self._reading(partial(memories.data, self.residency, keys, memory_type, key))
+        call = lambda: packed.packed(calls.retrieve_data(keys, memory_type, key))  # noqa: E731
+        steps = partial(memories.data, self.residency, keys, memory_type, key)
+        return self._read((keys.agent.int, memory_type, key), None, call, steps)
 
     def get_memory(self, agent_id: UUID, memory_type: str, key: str) -> Operation[MemoryRecord | None]:
         """A memory, or None; does not count."""

@@ -58,7 +58,7 @@ class AsyncHotStore:
             client = self._shared
             if client is None or not client.is_usable():
                 client = await self._client()
-            reply = await client.ask(pack(call.sent))
+            reply = await client.ask(pack(call.sent), call.replies)
             if type(reply) is ServerError:
                 reply = await self._recovered(client, call, reply)
             return call.decode(reply)
@@ -241,7 +241,7 @@ class AsyncHotStore:
 
     async def _send(self, client: Multiplexer, call: Call[Any]) -> Any:
         with self._faults():
-            reply = await client.ask(pack(call.sent))
+            reply = await client.ask(pack(call.sent), call.replies)
         return await self._recovered(client, call, reply) if type(reply) is ServerError else reply
 
     async def _recovered(self, client: Multiplexer, call: Call[Any], reply: Any) -> Any:
@@ -250,7 +250,7 @@ class AsyncHotStore:
             if not faults.is_recoverable(reply) or not await self._recover(client, reply):
                 break
             with self._faults():
-                reply = await client.ask(pack(call.sent))
+                reply = await client.ask(pack(call.sent), call.replies)
         return self._checked(client, reply)
 
     async def _recover(self, client: Multiplexer, exc: Exception) -> bool:

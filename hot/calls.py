@@ -42,6 +42,8 @@ class Call(msgspec.Struct, Generic[T], frozen=True, gc=False):
     sent: tuple[Argument, ...] | bytes
     """Its words, or these as they go over the connection: of the hottest calls most of that is made beforehand."""
     decode: Callable[[Any], T]
+    replies: int = 1
+    """To so many commands in one packet: then `decode` takes a list."""
 
     @property
     def command(self) -> tuple[Argument, ...]:
@@ -361,9 +363,9 @@ def end_of(replies: Sequence[Any]) -> wire.History:
     before, elements, after = replies
     if before is None or after is None:
         return wire.History(None, [])
-    last = wire.history_of([after]).header
+    last = wire.header_of(after)
     if last is not None and before != after:
-        first = wire.history_of([before]).header
+        first = wire.header_of(before)
         last = last if first is not None and first.generation == last.generation else None
     return wire.History(last, wire.history_of(elements).elements)
 

@@ -25,6 +25,7 @@ from banshee_memory.settings import Durability, Settings
 
 T = TypeVar("T")
 Asked = Pool | Connection
+_UNSENT = ServerError("The connection leads to another server than before.")
 _RECOVERIES = 2
 """A server can have lost two things: its library and its logs."""
 _MEETINGS = 2
@@ -58,9 +59,14 @@ class HotStore:
         """One round trip."""
         try:
             client = self._pooled or self._client()
-            reply = self._reply(client, call.sent)
+            try:
+                reply = client.ask(call.sent, call.replies)
+            except LostError as exc:
+                raise faults.fault(exc, self._where) from exc
+            except faults.ServerChangedError:
+                reply = _UNSENT  # not from within the handler: what fails then has nothing to do with it
             if type(reply) is ServerError:
-                reply = self._recovered(client, call, reply)
+                reply = self._send(client, call) if reply is _UNSENT else self._recovered(client, call, reply)
             return call.decode(reply)
         finally:
             if self.cache is not None:
@@ -237,7 +243,7 @@ class HotStore:
         return client
 
     def _send(self, client: Asked, call: Call[Any]) -> Any:
-        reply = self._reply(client, call.sent)
+        reply = self._reply(client, call.sent, call.replies)
         return self._recovered(client, call, reply) if type(reply) is ServerError else reply
 
     def _recovered(self, client: Asked, call: Call[Any], reply: Any) -> Any:
@@ -245,7 +251,7 @@ class HotStore:
         for _ in range(_RECOVERIES):
             if not faults.is_recoverable(reply) or not self._recover(client, reply):
                 break
-            reply = self._reply(client, call.sent)
+            reply = self._reply(client, call.sent, call.replies)
         return self._checked(client, reply)
 
     def _recover(self, client: Asked, exc: Exception) -> bool:
@@ -266,10 +272,10 @@ class HotStore:
     def _ask(self, client: Asked, *command: Argument) -> Any:
         return self._checked(client, self._reply(client, command))
 
-    def _reply(self, client: Asked, command: tuple[Argument, ...] | bytes) -> Any:
+    def _reply(self, client: Asked, command: tuple[Argument, ...] | bytes, replies: int = 1) -> Any:
         """The reply, an error of the server as a value; also where the server is another than before."""
         try:
-            return client.ask(command)
+            return client.ask(command, replies)
         except LostError as exc:
             raise faults.fault(exc, self._where) from exc
         except faults.ServerChangedError:
@@ -277,7 +283,7 @@ class HotStore:
 
         def send() -> Any:
             with self._faults():
-                return client.ask(command)
+                return client.ask(command, replies)
 
         return self._met(send)
 

@@ -36,6 +36,7 @@ class Connection:
         "_buffer",
         "_feed",
         "_gets",
+        "_has_data",
         "_reader",
         "_receive",
         "_send",
@@ -51,7 +52,7 @@ class Connection:
         self._buffer = bytearray(_BUFFER)
         self._reader = new_reader()
         self._send, self._receive = opened.sendall, opened.recv_into
-        self._feed, self._gets = self._reader.feed, self._reader.gets
+        self._feed, self._gets, self._has_data = self._reader.feed, self._reader.gets, self._reader.has_data
         self.used = self.met = monotonic()
         """When it was last asked; and when it was last known to lead to the server that is written to."""
         _connections.add(self)
@@ -60,11 +61,13 @@ class Connection:
     def __del__(self) -> None:
         self.close()
 
-    def ask(self, command: tuple[Any, ...] | bytes) -> Any:
-        """Sends a command and gives its reply; an error of the server as a `ServerError`. LostError: it is closed."""
+    def ask(self, command: tuple[Any, ...] | bytes, replies: int = 1) -> Any:
+        """Sends a command and gives its reply; an error of the server as a `ServerError`. LostError: it is closed.
+
+        Where the bytes are several commands, so many `replies` are a list."""
         try:
             try:
-                self._send(pack(command))
+                self._send(command if type(command) is bytes else pack(command))
             except ConnectionError as exc:
                 self.close()
                 raise UnsentError(str(exc)) from exc
@@ -72,7 +75,9 @@ class Connection:
             reply = self._gets()
             if reply is INCOMPLETE:
                 reply = self._rest()
-            if self._reader.has_data():
+            if replies > 1:
+                reply = self._more(reply, replies)
+            if self._has_data():
                 raise IndexError(MORE)
         except LOSSES as exc:
             self.close()
@@ -81,6 +86,14 @@ class Connection:
             self.close()
             raise
         return reply
+
+    def _more(self, first: Any, count: int) -> list[Any]:
+        """The replies after the first, too."""
+        replies = [first]
+        for _ in range(1, count):
+            reply = self._gets()
+            replies.append(self._rest() if reply is INCOMPLETE else reply)
+        return replies
 
     def ask_all(self, commands: Sequence[tuple[Any, ...] | bytes]) -> list[Any]:
         """Sends commands in one packet and gives all replies, errors among them."""
@@ -93,11 +106,9 @@ class Connection:
                 raise UnsentError(str(exc)) from exc
             if sent < len(packed):
                 self._send(memoryview(packed)[sent:])
-            replies = []
-            for _ in commands:
-                reply = self._gets()
-                replies.append(self._rest() if reply is INCOMPLETE else reply)
-            if self._reader.has_data():
+            reply = self._gets()
+            replies = self._more(self._rest() if reply is INCOMPLETE else reply, len(commands))
+            if self._has_data():
                 raise IndexError(MORE)
         except LOSSES as exc:
             self.close()
@@ -132,7 +143,7 @@ class Connection:
     def divert(self, heard: Callable[[Any], None]) -> None:
         """From now on what the server says by itself (RESP3) goes there."""
         self._reader = Diverting(self._reader, heard)
-        self._feed, self._gets = self._reader.feed, self._reader.gets
+        self._feed, self._gets, self._has_data = self._reader.feed, self._reader.gets, self._reader.has_data
 
     def is_spoken_to(self, seconds: float) -> bool:
         """Whether something came within that time; also an end."""
@@ -192,15 +203,25 @@ class Pool:
         self._free: list[Connection] = []
         _pools.add(self)
 
-    def ask(self, command: tuple[Any, ...] | bytes) -> Any:
+    def ask(self, command: tuple[Any, ...] | bytes, replies: int = 1) -> Any:
         """One command on a free connection; see `Connection.ask`."""
         free = self._free
-        connection = self._taken(free)
         try:
-            reply = connection.ask(command)
+            connection = free.pop()
+        except IndexError:
+            connection = self._opened()
+        else:
+            now = monotonic()
+            if now - connection.used < _IDLE and now - connection.met < TRUSTED:
+                connection.used = now
+            else:
+                free.append(connection)
+                connection = self._taken(free)
+        try:
+            reply = connection.ask(command, replies)
         except UnsentError:
             free, connection = self._anew()
-            reply = connection.ask(command)
+            reply = connection.ask(command, replies)
         free.append(connection)
         return reply
 

@@ -70,12 +70,14 @@ class Multiplexer(asyncio.BufferedProtocol):
 
     # --- asking ---
 
-    def ask(self, packed: bytes) -> asyncio.Future[Any]:
-        """Sends a command; the future is its reply, an error of the server as a `ServerError`."""
+    def ask(self, packed: bytes, replies: int = 1) -> asyncio.Future[Any]:
+        """Sends a command; the future is its reply, an error of the server as a `ServerError`.
+
+        Where the bytes are several commands, so many `replies` are a list."""
         if self.lost is not None:
             raise self.lost
         future = self._future()
-        self._enqueue(packed, future)
+        self._enqueue(packed, future if replies == 1 else _Batch(future, replies))
         return future
 
     def ask_all(self, commands: Sequence[tuple[Any, ...] | bytes]) -> asyncio.Future[list[Any]]:

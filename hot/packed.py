@@ -1,7 +1,8 @@
-"""The hottest writes, packed by hand: what is the same at each call of an agent waits on its keys, as bytes.
+"""The hottest calls, packed beforehand.
 
-Each sends the words of its namesake in `calls.py`, for the usual case: without an idempotency key, with the time of the
-server. Of what the caller gave no more is read back than what the server made of it.
+Reads are the same at each call, so who keeps one sends nothing but bytes. Of the writes what is the same at each call
+of an agent waits on its keys: each sends the words of its namesake in `calls.py`, for the usual case, without an
+idempotency key, with the time of the server. Of what the caller gave no more is read back than what the server made.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from uuid import UUID
 
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.hot import wire
-from banshee_memory.hot.calls import MISS, VERSION, Call, Miss
+from banshee_memory.hot.calls import MISS, VERSION, Argument, Call, Miss
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.records import MemoryRecord
 from banshee_memory.stamps import entry_record_id
@@ -28,6 +29,16 @@ _HEADS = [b"*%d\r\n" % words for words in range(64)]
 def _words(*words: str | bytes) -> bytes:
     raw = [word.encode() if isinstance(word, str) else word for word in words]
     return b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in raw)
+
+
+def packed(*several: Call[Any], decode: Callable[[Any], Any] | None = None) -> Call[Any]:
+    """The same call as bytes; of several, `decode` reads the list of all replies."""
+    sent = [_HEADS[len(call.command)] + _words(*map(_word, call.command)) for call in several]
+    return Call(b"".join(sent), decode or several[0].decode, len(several))
+
+
+def _word(argument: Argument) -> str | bytes:
+    return argument if isinstance(argument, (str, bytes)) else str(argument)
 
 
 def _function(name: str, keys: Sequence[str], *args: str | bytes) -> bytes:

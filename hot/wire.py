@@ -63,7 +63,6 @@ _KEPT = {e.value.encode(): (e, 1.0 - e.rate) for e in Emotion}
 """What is left of an emotion after a second, unless the agent has a rate of its own."""
 _RATES = {e.value.encode() + b"/rate": e for e in Emotion}
 _MODES: dict[bytes, EventMode] = {b"s": "set", b"a": "add", b"r": "record"}
-HEADER_MARK = 0xFF
 
 
 class Undecodable(BansheeError, ValueError):
@@ -213,11 +212,18 @@ class History(NamedTuple):
     elements: list[bytes]
 
 
+def header_of(first: bytes) -> Header | None:
+    """The header that an element is; None: it is none."""
+    if first[:1] != b"\xff":
+        return None
+    _, from_us, from_stamp, generation, _ = _HEADER.unpack(first)
+    return Header(from_us, from_stamp, generation)
+
+
 def history_of(raw: list[bytes]) -> History:
     """What LRANGE gave."""
     if raw and raw[0][:1] == b"\xff":
-        _, from_us, from_stamp, generation, _ = _HEADER.unpack(raw[0])
-        return History(Header(from_us, from_stamp, generation), raw[1:])
+        return History(header_of(raw[0]), raw[1:])
     return History(None, raw)
 
 

@@ -18,7 +18,10 @@ from banshee_memory.cold.reads import Query
 from banshee_memory.errors import HotStoreFull, InvalidInput
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, wire
+from banshee_memory.hot.calls import MISS, Call, Miss
+from banshee_memory.hot.faults import ServerError
 from banshee_memory.hot.keys import AgentKeys
+from banshee_memory.hot.packed import packed
 from banshee_memory.records import ConversationMessage, EmotionalEventRecord, Placed
 from banshee_memory.tiering.residency import Residency, offered
 from banshee_memory.tiering.steps import Steps
@@ -76,6 +79,23 @@ def newest(kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int) -> 
         return records
     residency.counters.misses += 1
     return (yield from _through(kind, residency, keys, limit))
+
+
+def newest_call(kind: Kind[R], keys: AgentKeys, limit: int) -> Call[list[R] | Miss]:
+    """The same where Redis has all of them and each is as most are; else a miss."""
+    agent, decode = keys.agent, kind.records
+
+    def newest_of(replies: Sequence[Any]) -> list[R] | Miss:
+        if ServerError in map(type, replies):
+            return MISS
+        history = calls.end_of(replies)
+        try:
+            records = decode(agent, history.elements)
+        except wire.Undecodable:
+            return MISS
+        return records if _spans(history, len(records), limit) else MISS
+
+    return packed(*calls.history_end(kind.key(keys), limit), decode=newest_of)
 
 
 def _spans(history: wire.History, read: int, limit: int) -> bool:

@@ -79,6 +79,11 @@ class Residency:
         self.counters.hits += 1
         return calls.keep_warm(key, self.settings.hot_ttl) if self.warmth.is_due(key) else None
 
+    def warm_until(self, key: str) -> float:
+        """Until when a key need not be kept from going; 0 for one that was not met."""
+        since = self.warmth.since.get(key)
+        return 0.0 if since is None else since + self.warmth.every
+
     def keys(self, agent_id: UUID) -> AgentKeys:
         """The keys of an agent. Those of agents met lately are remembered: spelling an id costs as much as a GET."""
         known = self.known
