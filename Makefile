@@ -13,7 +13,7 @@ ifneq ($(shell cat .venv/.where 2>/dev/null),$(CURDIR))
 STALE := stale
 endif
 
-.PHONY: help demo test check test-matrix bench bench-peers bench-cold up clean stale
+.PHONY: help demo test check test-matrix bench bench-peers bench-scaling bench-cold up clean stale
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ bench: $(DEV) ## every hot operation against its floor, and what is promised of 
 
 bench-peers: $(PEERS) ## the same beside what people use today, which is installed into .venv-peers
 	@.venv-peers/bin/python bench/run.py $(ARGS)
+
+bench-scaling: $(DEV) ## hot operations among a thousand to a million agents, and five million cold messages
+	@$(BIN)/python bench/scaling.py $(ARGS)
 
 bench-cold: $(DEV) ## the cold tier among a million rows against bare PostgreSQL; ARGS="--rows 5000000" for more
 	@$(BIN)/python bench/cold.py $(ARGS)

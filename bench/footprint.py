@@ -3,7 +3,7 @@
     python bench/footprint.py [--write]
 
 A state of five emotions, 50 messages, one memory with what the index says of it, one entry of the log; each beside the
-bytes that were to be kept. `--write` puts the table into docs/performance.md.
+bytes that were to be kept; and what that makes of some servers. `--write` puts both tables into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -18,12 +18,18 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from banshee_memory import MemoryPlugin
-from banshee_memory.cli.workload import METADATA, TOKENS, WORDS
+from banshee_memory.cli.workload import MESSAGES, METADATA, TOKENS, WORDS
 from banshee_memory.hot.keys import AgentKeys, agent_keys, member_of
 from bench import pages, world
 from bench.targets import Cell
 
 STATE, LIST = 400, 1.05
+A_KEY = 30
+"""Bytes that a key with a TTL takes beside what MEMORY USAGE tells of it: its places in two tables."""
+RESERVE = 1.3
+OUTAGE = 3_600
+SERVERS = ((10_000, 50, 5, 100), (100_000, 50, 5, 500), (1_000_000, 20, 5, 1_000), (1_000_000, 50, 20, 1_000))
+"""Agents that are resident, messages kept and memories of each, records a second."""
 
 
 class Size(NamedTuple):
@@ -89,8 +95,20 @@ def table(found: list[Size]) -> Iterator[str]:
         yield f"| {size.what} | {size.held:,} | {size.payload:,} | {size.held / size.payload:.2f} |"
 
 
+def sizing(found: list[Size]) -> Iterator[str]:
+    """What some servers need, as Markdown."""
+    state, messages, memory, index, entry = (size.held for size in found)
+    yield "| agents in hot_ttl | messages each | memories each | records a second | agents | an hour | maxmemory |"
+    yield "|---:|---:|---:|---:|---:|---:|---:|"
+    for agents, kept, known, rate in SERVERS:
+        one = state + messages * kept / MESSAGES + known * (memory + A_KEY) + index + 3 * A_KEY
+        hot, waiting = agents * one, rate * OUTAGE * entry
+        sizes = " | ".join(f"{size / 2**30:.1f} GiB" for size in (hot, waiting, (hot + waiting) * RESERVE))
+        yield f"| {agents:,} | {kept} | {known} | {rate:,} | {sizes} |"
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
@@ -106,10 +124,11 @@ def main() -> None:
     ):
         memory.migrate()
         world.begin(memory)
-        lines = list(table(sizes(memory, client)))
-    print("\n".join(lines))
-    if options.write:
-        pages.put(pages.PERFORMANCE, "bytes", lines)
+        found = sizes(memory, client)
+    tables = {"bytes": list(table(found)), "sizing": list(sizing(found))}
+    print("\n\n".join("\n".join(lines) for lines in tables.values()))
+    for name, lines in tables.items() if options.write else ():
+        pages.put(pages.PERFORMANCE, name, lines)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -41,23 +42,42 @@ def python() -> str:
 def counted(redis_url: str, database_url: str) -> dict[str, int]:
     """Instructions of one call, by operation."""
     with tempfile.TemporaryDirectory(prefix="callgrind-") as folder:
-        # Getting ready is not instrumented: that would take ten times as long.
-        counting = [str(valgrind()), "--tool=callgrind", "--instr-atstart=no", f"--dump-before={_MARK}"]
-        out = f"--callgrind-out-file={folder}/out"
-        this = [sys.executable, __file__, "--counted", redis_url, database_url]
-        run = subprocess.run(
-            [*counting, out, *this],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-        )
-        if run.returncode:
-            raise RuntimeError(run.stderr)
-        names = run.stdout.splitlines()
-        # Each mark ends a part: the first is what went before, then one of an operation, one between two, and so on.
-        totals = [_total(Path(folder, f"out.{2 * number + 2}")) // CALLS for number in range(len(names))]
-    return dict(zip(names, totals, strict=True))
+        dumps = under_callgrind(Path(folder), __file__, "--counted", redis_url, database_url)
+        return {name: _total(dump) // CALLS for name, dump in dumps.items()}
+
+
+def under_callgrind(folder: Path, *words: str) -> dict[str, Path]:
+    """Runs this interpreter with these words; of each part that it names and marks, what was counted in it."""
+    # Getting ready is not instrumented: that would take ten times as long.
+    counting = [str(valgrind()), "--tool=callgrind", "--instr-atstart=no", f"--dump-before={_MARK}"]
+    run = subprocess.run(
+        [*counting, f"--callgrind-out-file={folder}/out", sys.executable, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+    )
+    if run.returncode:
+        raise RuntimeError(run.stderr)
+    # Each mark ends a part: the first is what went before, then one that is named, one between two, and so on.
+    return {name: folder / f"out.{2 * number + 2}" for number, name in enumerate(run.stdout.splitlines())}
+
+
+def mark_each(made: Mapping[str, Callable[[], object]]) -> None:
+    """In the process that is counted: names the calls, and marks where each begins and ends."""
+    for call in made.values():
+        for _ in range(4):
+            call()
+    gc.collect()
+    gc.disable()
+    control = shutil.which("callgrind_control")
+    subprocess.run([str(control), "-i", "on", str(os.getpid())], stdout=subprocess.DEVNULL, check=True)
+    for name, call in made.items():
+        print(name)
+        os.getpgid(0)
+        for _ in range(CALLS):
+            call()
+        os.getpgid(0)
 
 
 def _total(dump: Path) -> int:
@@ -67,7 +87,6 @@ def _total(dump: Path) -> int:
 
 
 def _operate(redis_url: str, database_url: str) -> None:
-    """In the process that is counted: names the operations, and marks where each begins and ends."""
     from banshee_memory import MemoryPlugin
     from banshee_memory.cli.workload import calls, settle
     from banshee_memory.hot import connection
@@ -77,20 +96,7 @@ def _operate(redis_url: str, database_url: str) -> None:
     with MemoryPlugin(database_url, redis_url) as memory:
         readers, writers = world.READERS[:2], world.WRITERS[:2]
         settle(memory, readers + writers)
-        operations = calls(memory, readers, writers)
-        for call in operations.values():
-            for _ in range(4):
-                call()
-        gc.collect()
-        gc.disable()
-        control = shutil.which("callgrind_control")
-        subprocess.run([str(control), "-i", "on", str(os.getpid())], stdout=subprocess.DEVNULL, check=True)
-        for name, call in operations.items():
-            print(name)
-            os.getpgid(0)
-            for _ in range(CALLS):
-                call()
-            os.getpgid(0)
+        mark_each(calls(memory, readers, writers))
 
 
 def main() -> None:

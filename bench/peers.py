@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from banshee_memory import Emotion
 from banshee_memory.cli.workload import DATA, FELT, MESSAGES, METADATA, WORDS, turning
 from bench import targets
 from bench.measuring import Case
@@ -200,7 +201,7 @@ def _langgraph(setting: Setting) -> Made:
 def _om(setting: Setting) -> Made:
     om, redis = importlib.import_module("redis_om"), importlib.import_module("redis")
     client = setting.stack.enter_context(redis.Redis.from_url(setting.redis_url, decode_responses=True))
-    felt = {emotion.value: intensity for emotion, intensity in FELT.items()}
+    felt = {emotion.value: FELT.get(emotion, 0.0) for emotion in Emotion}  # a model names its fields
     fields = {"__annotations__": dict.fromkeys(felt, float), "Meta": type("Meta", (), {"database": client})}
     model = type(om.HashModel)("Feeling", (om.HashModel,), {**fields, "__module__": __name__}, index=True)
     made = [model(**felt) for _ in NAMES]

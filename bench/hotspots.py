@@ -1,0 +1,119 @@
+"""Where the instructions of one operation go, by function, beside those of its floor: what a cell that falls short is
+looked into with. On a quiet machine or not, the numbers are the same.
+
+    python bench/hotspots.py OPERATION [--top N] [--flame FILE]
+
+Needs valgrind. Functions are those of C: Python's own loop is `_PyEval_EvalFrameDefault`. `--flame` draws, by py-spy
+(run it with .venv-peers/bin/python), in which lines of Python ten seconds of such calls were spent, as SVG.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from time import monotonic
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench import instructions
+from bench.instructions import CALLS
+
+SECONDS = 10
+_LINE = re.compile(r"^\s*([\d,]+)\s+\([^)]*\)\s+(\S*?):([^\s\[']+)\S*(?:\s+\[(.*)\])?$")
+Function = tuple[str, str]
+"""A function, and where it is."""
+
+
+def by_function(dump: Path) -> Counter[Function]:
+    """Instructions of a call in each function itself, without those that it calls."""
+    words = ["callgrind_annotate", "--threshold=100", "--show-percs=yes", str(dump)]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    found: Counter[Function] = Counter()
+    for count, source, function, library in (row.groups() for row in map(_LINE.match, told.splitlines()) if row):
+        found[function, _where(source, library or "")] += int(count.replace(",", "")) // CALLS
+    return found
+
+
+def _where(source: str, library: str) -> str:
+    """`ceval.c` is the loop that runs Python's own instructions, and what is inlined into it."""
+    if "/Python-" in source or "libpython" in library:
+        return "ceval.c" if source.endswith("/ceval.c") else "the interpreter"
+    return Path(library).name.split(".")[0] or "libc"
+
+
+def table(ours: Mapping[Function, int], floor: Mapping[Function, int], top: int) -> Iterator[str]:
+    """What most of the difference is, as Markdown; then by where it is, and in all."""
+    yield "| function | in | floor | here | more |"
+    yield "|---|---|---:|---:|---:|"
+    more = {name: ours.get(name, 0) - floor.get(name, 0) for name in {*ours, *floor}}
+    for name in sorted(more, key=lambda each: -abs(more[each]))[:top]:
+        yield _row(f"`{name[0]}` | {name[1]}", ours.get(name, 0), floor.get(name, 0))
+    for where in sorted({name[1] for name in more}):
+        sums = [sum(count for name, count in side.items() if name[1] == where) for side in (ours, floor)]
+        yield _row(f"all | {where}", *sums)
+    yield _row("all | everywhere", sum(ours.values()), sum(floor.values()))
+
+
+def _row(name: str, ours: int, floor: int) -> str:
+    return f"| {name} | {floor:,} | {ours:,} | {ours - floor:+,} |"
+
+
+Sides = dict[str, Callable[[], object]]
+
+
+def _sides(operation: str, redis_url: str, database_url: str, use: Callable[[Sides], None]) -> None:
+    """Gives both ways to do it to whoever uses them."""
+    from banshee_memory import MemoryPlugin
+    from banshee_memory.cli.workload import calls, settle
+    from bench import floors, world
+
+    with MemoryPlugin(database_url, redis_url) as memory, closing(floors.BareSocket(redis_url)) as bare:
+        settle(memory, world.READERS + world.WRITERS)
+        memory.flush()
+        settle(memory, world.READERS[:2] + world.WRITERS[:2])
+        here = calls(memory, world.READERS[:2], world.WRITERS[:2])[operation]
+        use({"floor": floors.sync_calls(bare)[operation], "here": here})
+
+
+def _burn(made: Sides) -> None:
+    end, call = monotonic() + SECONDS, made["here"]
+    while monotonic() < end:
+        call()
+
+
+def main() -> None:
+    """Counts, or draws."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("operation")
+    parser.add_argument("--top", type=int, default=25)
+    parser.add_argument("--flame", type=Path)
+    parser.add_argument("--as", dest="role", choices=("counted", "burnt"), help=argparse.SUPPRESS)
+    parser.add_argument("--urls", nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.role:
+        _sides(asked.operation, *asked.urls, instructions.mark_each if asked.role == "counted" else _burn)
+        return
+    from banshee_memory import MemoryPlugin
+    from banshee_memory.embedded import start
+
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, start(Path(folder)) as servers:
+        MemoryPlugin(servers.database_url, servers.redis_url).migrate()
+        this = [__file__, asked.operation, "--urls", servers.redis_url, servers.database_url]
+        if asked.flame:
+            py_spy = Path(sys.executable).with_name("py-spy")
+            drawing = [py_spy, "record", "--rate", "500", "--output", str(asked.flame), "--", sys.executable]
+            subprocess.run([*drawing, *this, "--as", "burnt"], check=True)
+            return
+        dumps = instructions.under_callgrind(Path(folder), *this, "--as", "counted")
+        print("\n".join(table(by_function(dumps["here"]), by_function(dumps["floor"]), asked.top)))
+
+
+if __name__ == "__main__":
+    main()
