@@ -240,7 +240,8 @@ class AsyncConversationStore:
         """Best match first: words (stemmed), "phrases", or, -exclusion. What is not flushed is searched too.
 
         The rules are those of PostgreSQL's `websearch_to_tsquery` in `Settings.search_language`; among equals the
-        newest comes first. `limit` from 1 to 100,000; a query that holds no word finds nothing.
+        newest comes first. Of more than 500 flushed messages that match (or `limit`, if that is more) the newest are
+        ranked and the others left out. `limit` from 1 to 100,000; a query that holds no word finds nothing.
         """
         return await self._run(self._operations.search_messages(agent_id, query, limit))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,8 @@ from typing import Literal
 import msgspec
 
 from banshee_memory.errors import ConfigurationError
+
+_LANGUAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", re.ASCII)
 
 
 class Durability(enum.StrEnum):
@@ -107,7 +110,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     partitions_ahead: int = 4
     """Partitions of each table that exist before they are needed (weeks of messages, days of events)."""
     search_language: str = "english"
-    """A text search configuration of PostgreSQL; `simple` does not stem."""
+    """A text search configuration of PostgreSQL; `simple` does not stem. Searches in the daemon's find words by an
+    index; any other is as right and takes longer."""
 
     max_content_bytes: int = 1_000_000
     """Of a message's content."""
@@ -140,6 +144,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.shards > 16_384:
             raise ConfigurationError("Settings.shards must be at most 16384, the number of Redis slots")
         self._check_backlog()
+        if not _LANGUAGE.fullmatch(self.search_language):
+            raise ConfigurationError(f"Settings.search_language must be a plain name, not {self.search_language!r}")
         if self.db_min_connections > self.db_max_connections:
             raise ConfigurationError("DB_MIN_CONNECTIONS is greater than DB_MAX_CONNECTIONS")
 
@@ -178,8 +184,9 @@ def urls_from(redis_url: str | None, database_url: str | None, environ: Mapping[
 
 
 def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
-    """The defaults, with REDIS_PASSWORD, DB_MIN_CONNECTIONS, DB_MAX_CONNECTIONS, BANSHEE_DATA_DIR, and, where 0 is
-    none, BANSHEE_BACKLOG_LIMIT, BANSHEE_EVENT_RETENTION_DAYS and BANSHEE_MESSAGE_RETENTION_DAYS applied."""
+    """The defaults, with REDIS_PASSWORD, DB_MIN_CONNECTIONS, DB_MAX_CONNECTIONS, BANSHEE_DATA_DIR,
+    BANSHEE_SEARCH_LANGUAGE, and, where 0 is none, BANSHEE_BACKLOG_LIMIT, BANSHEE_EVENT_RETENTION_DAYS and
+    BANSHEE_MESSAGE_RETENTION_DAYS applied."""
     data_dir = environ.get("BANSHEE_DATA_DIR")
     most = _whole(environ, "DB_MAX_CONNECTIONS", 10)
     return Settings(
@@ -190,6 +197,7 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
         backlog_limit=_whole(environ, "BANSHEE_BACKLOG_LIMIT", 5_000_000) or None,
         event_retention_days=_whole(environ, "BANSHEE_EVENT_RETENTION_DAYS", 30) or None,
         message_retention_days=_whole(environ, "BANSHEE_MESSAGE_RETENTION_DAYS", 90) or None,
+        search_language=environ.get("BANSHEE_SEARCH_LANGUAGE") or "english",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -13,7 +15,11 @@ from banshee_memory.cli.faults import FAILED
 from banshee_memory.cli.target import Target, json_option, pass_target
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
+    from banshee_memory.cold.migrate import Standing
     from banshee_memory.records import Backlog, FlushReport, Pace, Stats
+    from banshee_memory.settings import Settings
 
 
 @click.command()
@@ -134,22 +140,56 @@ def doctor(target: Target, load: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--status", is_flag=True, help="Only say what was applied and what is to be.")
+@click.option("--status", is_flag=True, help="Only say what was applied, and what is to be.")
+@click.option("--index-words", is_flag=True, help="Also index the words of past weeks, where the daemon may not.")
 @json_option
 @pass_target
-def migrate(target: Target, status: bool, as_json: bool) -> None:
-    """Bring the database up to the schema of this version."""
+def migrate(target: Target, status: bool, index_words: bool, as_json: bool) -> None:
+    """Bring the database up to the schema of this version.
+
+    With --status, nothing is changed, and the exit code is 1 if the database is older or newer than this version.
+    """
     from banshee_memory.cli import screen
     from banshee_memory.cold import migrate as migrations
 
     with target.urls() as (_, database_url):
         applied = [] if status else migrations.migrate(database_url, target.settings())
         every = migrations.status(database_url, target.settings())
+        built = _words_indexed(database_url, target.settings()) if index_words and not status else None
     if as_json:
-        screen.emit([{"name": m.name, "applied_at": m.applied_at, "now": m.name in applied} for m in every])
-        return
-    rows = ((m.name, "to be applied" if m.applied_at is None else screen.when(m.applied_at)) for m in every)
-    screen.show(screen.listing(f"Migrations (applied now: {len(applied)})", ("migration", "applied (UTC)"), rows))
+        screen.emit([{**m._asdict(), "now": m.name in applied} for m in every])
+    else:
+        screen.show(_migrations(every, applied, built))
+    if any(m.state != "applied" for m in every):
+        raise click.exceptions.Exit(FAILED)
+
+
+def _migrations(every: Sequence[Standing], applied: Sequence[str], built: int | None) -> Group:
+    from rich.console import Group
+
+    from banshee_memory.cli import screen
+    from banshee_memory.cold.schema import shipped
+
+    at = [m.name for m in every if m.applied_at is not None]
+    said = {"this version needs": shipped()[-1].name, "the database has": at[-1] if at else "nothing"}
+    if built is not None:
+        said["words indexed"] = f"{built:,} weeks"
+    rows = ((m.name, m.state, "" if m.applied_at is None else screen.when(m.applied_at)) for m in every)
+    listed = screen.listing(f"Migrations (applied now: {len(applied)})", ("migration", "state", "applied (UTC)"), rows)
+    return Group(listed, screen.pairs("Schema", said))
+
+
+def _words_indexed(database_url: str, settings: Settings) -> int:
+    from banshee_memory.cli import screen
+    from banshee_memory.cold.client import ColdStore
+
+    store = ColdStore(database_url, settings)
+    try:
+        with screen.busy("Indexing words"):
+            steps = store.index_words(datetime.now(UTC), threading.Event())
+            return sum(step.startswith("CREATE INDEX") for step in steps)
+    finally:
+        store.close()
 
 
 @click.command()

@@ -135,6 +135,12 @@ class ColdStore:
             params = {"shard": shard, "stamp": before, "limit": SWEPT_AT_ONCE}
             return int(connection.execute(STATEMENTS["sweep_replies"].sql, params).fetchall()[0][0])
 
+    def index_words(self, now: datetime, stopped: threading.Event) -> Iterator[str]:
+        """Builds the indexes of words that closed partitions lack; gives each statement once done. See `words`."""
+        from banshee_memory.cold.words import build
+
+        return build(self, now, stopped)
+
     def sweep_recoveries(self, kept: int) -> int:
         """Forgets all but the latest recoveries; returns how many."""
         with self.connection() as connection:
@@ -187,8 +193,7 @@ class ColdStore:
 
     def _rows(self, query: Query[Any]) -> Sequence[tuple[Any, ...]]:
         with self.connection() as connection:
-            sql = STATEMENTS[query.name].sql
-            return connection.execute(sql, query.params, prepare=True, binary=True).fetchall()
+            return connection.execute(query.sql, query.params, prepare=True, binary=True).fetchall()
 
     def _taken(self) -> tuple[ConnectionPool[BoundedConnection], BoundedConnection]:
         from psycopg_pool import PoolClosed, PoolTimeout
@@ -296,8 +301,7 @@ class AsyncColdStore:
 
     async def _rows(self, query: Query[Any]) -> Sequence[tuple[Any, ...]]:
         async with self.connection() as connection:
-            sql = STATEMENTS[query.name].sql
-            cursor = await connection.execute(sql, query.params, prepare=True, binary=True)
+            cursor = await connection.execute(query.sql, query.params, prepare=True, binary=True)
             return await cursor.fetchall()
 
     async def _taken(self) -> tuple[AsyncConnectionPool[AsyncBoundedConnection], AsyncBoundedConnection]:

@@ -118,7 +118,7 @@ class Drain:
         if not agents:
             return {}
         query = tombstones(agents)
-        return query.decode(self._connection.execute(STATEMENTS[query.name].sql, query.params, prepare=True).fetchall())
+        return query.decode(self._connection.execute(query.sql, query.params, prepare=True).fetchall())
 
     def keep_replies(self, rows: Sequence[ReplyRow]) -> None:
         """Keeps what calls with an idempotency key were answered."""

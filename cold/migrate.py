@@ -8,7 +8,7 @@ checksum until the next `migrate`. Two runners wait for each other by an advisor
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from banshee_memory.cold.queries import STATEMENTS
 from banshee_memory.cold.schema import Migration, require_known, require_shards, shipped
@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from banshee_memory.cold.session import BoundedConnection
 
 
-class Applied(NamedTuple):
-    """A migration that this version ships or the database has. `applied_at` None: it is to be applied."""
+class Standing(NamedTuple):
+    """A migration that this version ships or the database has.
+
+    `pending`: it is to be applied; `unknown`: a newer version applied it, this one does not ship it; `changed`: it was
+    applied as another file than this version ships.
+    """
 
     name: str
     applied_at: datetime | None
+    state: Literal["applied", "pending", "unknown", "changed"]
 
 
 class _Entry(NamedTuple):
@@ -52,15 +57,23 @@ def migrate(database_url: str, settings: Settings) -> list[str]:
         return applied
 
 
-def status(database_url: str, settings: Settings) -> list[Applied]:
-    """Every migration that this version ships or the database has, in their order."""
+def status(database_url: str, settings: Settings) -> list[Standing]:
+    """Every migration that this version ships or the database has, in their order. Changes nothing."""
     from banshee_memory.cold.failures import translated
     from banshee_memory.cold.session import server_of
 
     with translated(server_of(database_url)), _direct(database_url, settings) as connection:
         ledger = _ledger(connection)
-    names = sorted({*ledger, *(migration.name for migration in shipped())})
-    return [Applied(name, ledger[name].applied_at if name in ledger else None) for name in names]
+    checksums = {migration.name: migration.checksum for migration in shipped()}
+    return [_standing(name, ledger.get(name), checksums.get(name)) for name in sorted({*ledger, *checksums})]
+
+
+def _standing(name: str, entry: _Entry | None, checksum: str | None) -> Standing:
+    if entry is None:
+        return Standing(name, None, "pending")
+    if checksum is None:
+        return Standing(name, entry.applied_at, "unknown")
+    return Standing(name, entry.applied_at, "applied" if entry.checksum in {None, checksum} else "changed")
 
 
 def _direct(database_url: str, settings: Settings) -> BoundedConnection:

@@ -1,9 +1,12 @@
-"""The statements of the `.sql` files, by name. Nothing is ever pasted into one: values are parameters."""
+"""The statements of the `.sql` files, by name. Values are parameters and never pasted into one; only the language of a
+search, which is a name, becomes part of one.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
@@ -35,3 +38,10 @@ def statements(file: str) -> Mapping[str, Statement]:
 
 
 STATEMENTS = statements("queries.sql")
+
+
+@cache
+def in_language(name: str, language: str) -> str:
+    """That statement with its `language` as a constant: a parameter's value is none that an index could be of."""
+    constant = "'" + language.replace("'", "''").replace("%", "%%") + "'"
+    return STATEMENTS[name].sql.replace("%(language)s", constant)

@@ -53,34 +53,82 @@ LIMIT 1;
 
 -- name: search
 -- The agent's messages that match, best first, then newest; the unflushed ones are judged by the same rules and count as
--- newest. A message that is in both counts once, as the stored one. Only what can exceed a tsvector goes by the function.
+-- newest. A message that is in both counts once, as the stored one. Where more stored ones match than are to be ranked, the
+-- newest are. (IS TRUE and interval '0' keep the primary key from looking as if it gave these at once.) Clients send the language as a constant, as it is in the indexes of words: see queries.in_language.
 WITH sought AS MATERIALIZED (
     SELECT websearch_to_tsquery(%(language)s::regconfig, %(query)s) AS query
-), documents AS (
-    SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp,
-           true AS stored,
-           CASE WHEN octet_length(content) < 150000 THEN to_tsvector(%(language)s::regconfig, content)
-                ELSE banshee_document(%(language)s::regconfig, content) END AS document
-    FROM conversation_messages
-    WHERE agent_id = %(agent)s
-      AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
+), candidates AS (
+    (SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at, stamp, true AS stored
+     FROM conversation_messages
+     WHERE agent_id = %(agent)s
+       AND banshee_document(%(language)s::regconfig, content) @@ (SELECT query FROM sought)
+       AND (stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)) IS TRUE
+       AND created_at >= coalesce((SELECT first_message FROM agents WHERE agent_id = %(agent)s), '-infinity')
+     ORDER BY created_at + interval '0' DESC, stamp DESC, id DESC
+     LIMIT %(ranked)s)
     UNION ALL
-    SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, 'infinity', place,
-           false,
-           CASE WHEN octet_length(content) < 150000 THEN to_tsvector(%(language)s::regconfig, content)
-                ELSE banshee_document(%(language)s::regconfig, content) END
+    SELECT id, NULL, content, NULL, NULL, NULL, NULL, 'infinity', place, false
     FROM unnest(%(ids)s::uuid[], %(texts)s::text[]) WITH ORDINALITY AS unflushed (id, content, place)
+    WHERE banshee_document(%(language)s::regconfig, content) @@ (SELECT query FROM sought)
 ), matching AS (
-    SELECT DISTINCT ON (id) documents.*, ts_rank(document, sought.query) AS rank
-    FROM documents, sought
-    WHERE document @@ sought.query
+    SELECT DISTINCT ON (id) candidates.*,
+           ts_rank(banshee_document(%(language)s::regconfig, content), (SELECT query FROM sought)) AS rank
+    FROM candidates
     ORDER BY id, stored DESC
 )
-SELECT id, role, content, metadata, emotional_context, tokens_used, session_id,
+SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id,
        CASE WHEN stored THEN created_at END, stamp
 FROM matching
 ORDER BY rank DESC, created_at DESC, stamp DESC, id DESC
 LIMIT %(limit)s;
+
+-- name: word_index_steps
+-- What lets a search in a language find words by an index: statements, to be run one by one outside of a transaction. They
+-- make an index for each partition that ended in a span of time and is not small, where that has none that is whole and of
+-- this language, the newest first; none where somebody builds one, and none that this role may not build. What an index is
+-- of is told by its expression. The planner takes agents to be few there (n_distinct): whoever said much is found by words.
+WITH wanted AS (
+    SELECT %(language)s::regconfig::text AS language
+), agents_indexed AS (
+    SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'btree_gin') AS possible,
+           has_database_privilege(current_database(), 'CREATE') AND has_schema_privilege(current_schema(), 'CREATE')
+           AND EXISTS (SELECT FROM pg_available_extension_versions
+                       WHERE name = 'btree_gin'
+                         AND (trusted OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))) AS creatable
+), lacking AS (
+    SELECT part.oid::regclass::text AS part, part.relname || '_words' AS name, built.indexrelid::regclass AS built, upper,
+           format('banshee_document(%%L::regconfig, content)', language) AS words
+    FROM wanted, pg_inherits JOIN pg_class AS part ON part.oid = inhrelid
+         CROSS JOIN LATERAL (
+             SELECT substring(pg_get_expr(part.relpartbound, part.oid) FROM 'TO \(''([^'']+)''\)')::timestamptz AS upper
+         ) AS bound
+         LEFT JOIN (pg_index AS built JOIN pg_class AS called ON called.oid = built.indexrelid)
+             ON built.indrelid = part.oid AND called.relname = part.relname || '_words'
+    WHERE inhparent = to_regclass('conversation_messages')
+      AND upper > coalesce(%(since)s::timestamptz, '-infinity') AND upper <= %(until)s
+      AND pg_relation_size(part.oid) >= %(least)s
+      AND pg_has_role(part.relowner, 'USAGE')
+      AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE relid = part.oid)
+      AND NOT coalesce(built.indisvalid AND pg_get_expr(built.indexprs, built.indrelid)
+                                            = format('banshee_document(%%L::regconfig, content)', language), false)
+)
+SELECT step
+FROM (
+    SELECT 'infinity' AS upper, 0 AS place, 'CREATE EXTENSION IF NOT EXISTS btree_gin' AS step
+    FROM agents_indexed
+    WHERE creatable AND NOT possible AND EXISTS (SELECT FROM lacking)
+    UNION ALL
+    SELECT upper, 1, format('DROP INDEX CONCURRENTLY IF EXISTS %%s', built) FROM lacking WHERE built IS NOT NULL
+    UNION ALL
+    SELECT upper, 2, format('ALTER TABLE %%s ALTER COLUMN agent_id SET (n_distinct = 200)', part) FROM lacking
+    UNION ALL
+    SELECT upper, 3, format('ANALYZE %%s (agent_id)', part) FROM lacking
+    UNION ALL
+    SELECT upper, 4, format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %%I ON %%s USING gin (%%s%%s)', name, part,
+                            CASE WHEN possible OR creatable THEN 'agent_id, ' END, words)
+    FROM lacking, agents_indexed
+) AS steps
+ORDER BY upper DESC, place;
 
 -- name: totals_of
 -- An agent's exact totals, and up to which stamp they count.

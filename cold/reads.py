@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from banshee_memory.cold.queries import STATEMENTS, in_language
 from banshee_memory.cold.rows import (
     Row,
     deed_record,
@@ -43,14 +44,21 @@ Place = tuple[int, int]
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 _LAST_STAMP = 2**63 - 1
 _NO_ID = UUID(int=0)
+RANKED = 500
 
 
 class Query(msgspec.Struct, Generic[T], frozen=True):
-    """A statement by its name, its parameters, and what its rows mean."""
+    """A statement by its name, its parameters, and what its rows mean. `language`: the constant that is part of it."""
 
     name: str
     params: Mapping[str, Any]
     decode: Callable[[Sequence[Row]], T]
+    language: str | None = None
+
+    @property
+    def sql(self) -> str:
+        """As PostgreSQL gets it."""
+        return STATEMENTS[self.name].sql if self.language is None else in_language(self.name, self.language)
 
 
 class Totals(NamedTuple):
@@ -126,17 +134,19 @@ def search(
 ) -> Query[list[tuple[UUID, Placed[ConversationMessage] | None]]]:
     """The messages that match a web-style query, best first, then newest; None in place of an unflushed one.
 
-    `unflushed` is (id, content), oldest first. `language` is a text search configuration of the server.
+    `unflushed` is (id, content), oldest first. `language` is a text search configuration of the server. Of more than
+    RANKED stored messages that match (or `limit`, if that is more) the newest are ranked: to rank one is to work out
+    its words.
     """
     params = {
         "agent": agent,
         "query": query,
         "limit": limit,
-        "language": language,
+        "ranked": max(limit, RANKED),
         "ids": [message for message, _ in unflushed],
         "texts": [content for _, content in unflushed],
     }
-    return Query("search", params, lambda rows: [(row[0], _found(agent, row)) for row in rows])
+    return Query("search", params, lambda rows: [(row[0], _found(agent, row)) for row in rows], language)
 
 
 def totals_of(agent: UUID) -> Query[Totals]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from apscheduler.schedulers.background import BackgroundScheduler
 
 _MAINTAIN_EVERY = 3_600.0
+_INDEX_EVERY = 6 * 3_600.0
 _REPORT_EVERY = 60.0
 _LONGEST_WAIT = 30.0
 _MUCH = 1_000
@@ -149,6 +150,7 @@ class Daemon:
             "flush": (self.flush, self._settings.flush_after),
             "rehydrate": (self.rehydrate, self._settings.flush_after),
             "maintain": (self.maintain, _MAINTAIN_EVERY),
+            "index": (self.index, _INDEX_EVERY),
             "limit": (self.limit, _MAINTAIN_EVERY),
             "report": (self.report, _REPORT_EVERY),
             "observe_redis": (self.observe_redis, OBSERVE_EVERY),
@@ -238,6 +240,14 @@ class Daemon:
             if cursor == b"0":
                 break
         return total
+
+    def index(self) -> None:
+        """Builds what lets searches in closed partitions find words by an index; a stop of the daemon cuts it off."""
+        now = from_us(self._hot.run(calls.now()))
+        for step in self._cold.index_words(now, self._stop):
+            if job := self._watch.jobs.get("index"):
+                job.moved()
+            self._log.info("indexed", done=step)
 
     def limit(self) -> None:
         """Holds every client to the limit of these settings: whoever loaded the library may have had others."""

@@ -173,7 +173,8 @@ CREATE TABLE conversation_messages (
 
 -- Creates the partition of `parent` that begins at `lower`, unless it is there. Also by a role without DDL rights.
 -- ATTACH, unlike CREATE TABLE ... PARTITION OF, lets others read and write meanwhile. Its own lock on the parent is the one
--- that serializes those who create the same: a second lock, on something else, could be taken in another order by
+-- that serializes those who create the same (ONLY its own: an index may be built on another partition meanwhile, for an
+-- hour): a second lock, on something else, could be taken in another order by
 -- banshee_drop_partition and end in a deadlock.
 CREATE FUNCTION banshee_ensure_partition(parent text, lower timestamptz, upper timestamptz) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -186,7 +187,7 @@ BEGIN
     IF to_regclass(quote_ident(child)) IS NOT NULL THEN
         RETURN false;
     END IF;
-    EXECUTE format('LOCK TABLE %I IN SHARE UPDATE EXCLUSIVE MODE', parent);
+    EXECUTE format('LOCK TABLE ONLY %I IN SHARE UPDATE EXCLUSIVE MODE', parent);
     IF to_regclass(quote_ident(child)) IS NOT NULL THEN
         RETURN false;
     END IF;
@@ -310,12 +311,19 @@ BEGIN
 END $$;
 
 -- The words of a message for a search. A tsvector holds a megabyte of them; of what has more, the beginning is searched.
+-- An index of words has this as its expression, with the language in it as a constant, and so has the search. What it costs
+-- is said far too high: wherever there is such an index it must look cheaper than working out the words again.
 CREATE FUNCTION banshee_document(language regconfig, content text) RETURNS tsvector
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT COST 100000 AS $$
 BEGIN
-    RETURN to_tsvector(language, content);
-EXCEPTION WHEN program_limit_exceeded THEN
-    RETURN to_tsvector(language, left(content, 100000));
+    IF octet_length(content) < 150000 THEN
+        RETURN to_tsvector(language, content);
+    END IF;
+    BEGIN
+        RETURN to_tsvector(language, content);
+    EXCEPTION WHEN program_limit_exceeded THEN
+        RETURN to_tsvector(language, left(content, 100000));
+    END;
 END $$;
 
 -- Sessions are kept as memories of the type _session; this is how they look under the original's name.

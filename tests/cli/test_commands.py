@@ -11,8 +11,12 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 import redis
+from click.testing import CliRunner
 
+from banshee_memory.cli import main
+from banshee_memory.cold.migrate import migrate
 from banshee_memory.hot.keys import agent_keys
+from banshee_memory.settings import Settings
 from banshee_memory.tiering.transfer import agent_of
 from tests import originals
 from tests.cli.conftest import Run
@@ -191,8 +195,32 @@ def test_stats(run: Run, told: Told, agent: UUID) -> None:
 def test_migrate(run: Run, told: Told) -> None:
     (first, *_) = told("migrate", "--status")
     assert first["applied_at"]
+    assert first["state"] == "applied"
     assert not any(migration["now"] for migration in told("migrate"))
     assert "0001_initial_schema" in run("migrate").stdout
+    assert "0 weeks" in run("migrate", "--index-words").stdout
+
+
+def test_the_status_of_migrations_is_for_scripts(database_url: str, redis_url: str) -> None:
+    with empty_database(database_url) as url:
+        where = ("--redis-url", redis_url, "--database-url", url)
+
+        def status() -> tuple[int, list[tuple[str, str]]]:
+            done = CliRunner().invoke(main, [*where, "migrate", "--status", "--json"])
+            return done.exit_code, [(row["name"], row["state"]) for row in json.loads(done.stdout)]
+
+        assert status() == (1, [("0001_initial_schema", "pending")])
+        migrate(url, Settings())
+        assert status() == (0, [("0001_initial_schema", "applied")])
+        with psycopg.connect(url) as database:
+            database.execute("INSERT INTO banshee_migrations (name) VALUES ('0002_of_tomorrow')")
+        assert status() == (1, [("0001_initial_schema", "applied"), ("0002_of_tomorrow", "unknown")])
+        with psycopg.connect(url) as database:
+            database.execute("UPDATE banshee_migrations SET checksum = 'x'")
+        assert status()[1][0] == ("0001_initial_schema", "changed")
+        shown = CliRunner().invoke(main, [*where, "migrate", "--status"]).stdout
+        assert "this version needs  0001_initial_schema" in shown
+        assert "the database has    0002_of_tomorrow" in shown
 
 
 def test_doctor(run: Run, told: Told) -> None:

@@ -49,12 +49,12 @@ def raw(empty_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def test_migrating_twice_does_it_once(empty_url: str, settings: Settings) -> None:
-    assert [(name, at) for name, at in status(empty_url, settings)] == [(name, None) for name in NAMES]
+    assert [(name, at) for name, at, _ in status(empty_url, settings)] == [(name, None) for name in NAMES]
     assert migrate(empty_url, settings) == NAMES
     before = everything(empty_url)
     assert migrate(empty_url, settings) == []
     assert everything(empty_url) == before
-    assert [name for name, at in status(empty_url, settings) if at is not None] == NAMES
+    assert [name for name, at, _ in status(empty_url, settings) if at is not None] == NAMES
 
 
 def test_two_runners_at_once_do_it_once(empty_url: str, settings: Settings) -> None:
@@ -175,7 +175,7 @@ def test_a_broken_migration_leaves_the_ones_before_it(
     monkeypatch.setattr(migrating, "shipped", lambda: [*shipped(), broken])
     with pytest.raises(ColdStoreUnavailable, match="division by zero"):
         migrate(empty_url, settings)
-    assert [name for name, at in status(empty_url, settings) if at] == NAMES
+    assert [name for name, at, _ in status(empty_url, settings) if at] == NAMES
     assert not any(row[0] == "half" for row in everything(empty_url))
 
 

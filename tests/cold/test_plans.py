@@ -7,6 +7,7 @@ fails.
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -17,8 +18,10 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Literal
 
+from banshee_memory.cold import partitions, words
+from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.migrate import migrate
-from banshee_memory.cold.queries import STATEMENTS
+from banshee_memory.cold.queries import STATEMENTS, in_language
 from banshee_memory.cold.session import connection_arguments
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import EPOCH
@@ -44,7 +47,7 @@ def crowded(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 def looks(connection: psycopg.Connection[Any], name: str, params: Mapping[str, Any]) -> dict[str, int]:
     """`index or Seq Scan, on table` and in how many partitions that was really done."""
-    sql, names = STATEMENTS[name].sql, list[str]()
+    sql, names = in_language(name, "english") if name == "search" else STATEMENTS[name].sql, list[str]()
 
     def number(found: re.Match[str]) -> str:
         if found[1] not in names:
@@ -75,10 +78,12 @@ def _scans(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 MESSAGES, EVENTS = "conversation_messages_pkey", "emotional_events_pkey"
+WORDS = "conversation_messages_words"
 LATE, WORTH = "emotional_events_agent_id_stamp_id_idx", "memory_records_agent_id_memory_type_importance_last_acces_idx"
 STATES, MEMORIES, AGENTS, BURIED = "emotional_states_pkey", "memory_records_pkey", "agents_pkey", "forgotten_pkey"
 NEWEST = {"since": EPOCH, "until": END + DAY * 5_000, "stamp": 2**63 - 1, "id": NO_ID}
 DOOMED = {"since": END - DAY, "until": END, "through": 2**63 - 1}
+SEARCH = {"query": "words", "language": "english", "ids": [], "texts": [], "ranked": 500}
 GIVEN = {"agents": [AGENT], "ids": [AGENT]}
 
 
@@ -96,7 +101,7 @@ PLANS: dict[str, Plan] = {
     "messages_after": Plan({"since": EPOCH, "stamp": 0, "id": NO_ID}, {BURIED: 1, MESSAGES: 9}),
     "message_place": Plan({"since": END - DAY * 9, "until": END - DAY * 8, "id": AGENT}, {BURIED: 1, MESSAGES: 1}),
     "message_place_unpruned": Plan({"id": AGENT}, {BURIED: 1, MESSAGES: 31}),
-    "search": Plan({"query": "words", "language": "english", "ids": [], "texts": []}, {BURIED: 1, MESSAGES: 31}),
+    "search": Plan(SEARCH, {AGENTS: 1, BURIED: 1, MESSAGES: 31}),
     "totals_of": Plan({}, {AGENTS: 1}),
     "event_page": Plan(NEWEST, {BURIED: 1, EVENTS: 10}),
     "events_after": Plan({"since": END - DAY * 9, "stamp": 0, "id": NO_ID}, {BURIED: 1, EVENTS: 9}),
@@ -161,7 +166,7 @@ PLANLESS = {
     *(f"{verb}_{kind}" for verb in ("create_staged", "stage") for kind in ("messages", "events", "states", "memories")),
     *("hold_migrations", "ledger_exists", "ledger", "sign_migration", "store_shards", "fix_shards", "add_shards"),
     *("copy_messages", "copy_events", "grow_agents"),
-    *("keep_recovery", "recoveries", "sweep_recoveries"),
+    *("word_index_steps", "keep_recovery", "recoveries", "sweep_recoveries"),
 }
 """What looks into no table that grows."""
 USUAL = {"agent": AGENT, "limit": 5, "offset": 0, "memory_type": "fact", "key": "key 1", "now": END - DAY}
@@ -178,3 +183,24 @@ def test_it_looks_no_further_than_it_must(crowded: psycopg.Connection[Any], name
     expected = PLANS[name].looks
     assert set(found) == set(expected)
     assert {what: count for what, count in found.items() if count > expected[what]} == {}
+
+
+def test_a_search_finds_words_by_an_index_where_there_is_one(crowded: psycopg.Connection[Any]) -> None:
+    """In all partitions but the one that is not closed yet; and all else goes on as before."""
+    store = ColdStore(crowded.info.dsn, Settings(shards=8, call_timeout=60, message_retention_days=None))
+    until = partitions.span(partitions.MESSAGES, END - DAY)[0] + DAY
+    try:
+        built = [step for step in words.build(store, until, threading.Event(), least=0) if "CREATE INDEX" in step]
+        assert len(built) == 30
+        found = looks(crowded, "search", {**USUAL, **SEARCH})
+        assert {AGENTS, BURIED, MESSAGES, WORDS} == set(found)
+        assert found[MESSAGES] == 1
+        assert found[WORDS] <= 30
+        for name in (name for name in PLANS if MESSAGES in PLANS[name].looks and name != "search"):
+            test_it_looks_no_further_than_it_must(crowded, name)
+    finally:
+        store.close()
+        for (part,) in crowded.execute(
+            "SELECT relid::regclass::text FROM pg_partition_tree('conversation_messages')"
+        ).fetchall():
+            crowded.execute(f"DROP INDEX IF EXISTS {part}_words".encode())

@@ -23,7 +23,7 @@ PLACE = {"since": NOON, "until": LATER, "stamp": 1, "id": AGENT, "limit": 5}
 MEMORY = {"memory_type": "fact", "key": "k", "now": NOON, "limit": 5, "offset": 0}
 CALLED = {"shard": 0, "stamp": 1, "function": "m", "key": b"key", "limit": 5, "through": 1}
 AMENDMENT = {"agents": [AGENT], "times": [NOON], "ids": [AGENT], "stamps": [1], "contexts": ["{}"]}
-SEARCH = {"language": "english", "query": "fox", "ids": [AGENT], "texts": ["a fox"], "limit": 5}
+SEARCH = {"language": "english", "query": "fox", "ids": [AGENT], "texts": ["a fox"], "limit": 5, "ranked": 5}
 LIMITS = {"lock_ms": 1_000, "statement_ms": 1_000, "idle_ms": 1_000}
 SPAN = {"parent": "emotional_events", "lowers": [NOON], "uppers": [LATER], "cutoff": NOON}
 SHARDS = {"shards": [1, 2], "stamps": [1, 2], "newest": [1, 2]}
@@ -41,6 +41,7 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(["event_page", "events_after", "deeds_until", "deed_from"], PLACE),
     **dict.fromkeys(["memory_of", "memory_page", "memory_page_of_all_types", "memories_after"], MEMORY),
     "search": SEARCH,
+    "word_index_steps": {"language": "english", "since": None, "until": LATER, "least": 0},
     **dict.fromkeys(["stored_messages", "stored_events", "stored_states", "stored_memories"], GIVEN),
     **dict.fromkeys(["amend_messages", "superseded_amendments"], AMENDMENT),
     "session_totals": {"session": AGENT, "firsts": [1], "lasts": [2]},
@@ -138,7 +139,7 @@ def test_a_bounded_page_looks_only_into_the_partitions_it_can_lie_in(
 
     def looked_into(query: reads.Query[Any]) -> set[str]:
         with store.connection() as connection:
-            plan = connection.execute(f"EXPLAIN (ANALYZE, COSTS off) {STATEMENTS[query.name].sql}", query.params)
+            plan = connection.execute(f"EXPLAIN (ANALYZE, COSTS off) {query.sql}", query.params)
             lines = [line for (line,) in plan if " on conversation_messages_" in line and "never executed" not in line]
         return {line.split(" on ")[1].split()[0] for line in lines}
 

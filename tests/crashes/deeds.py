@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ from banshee_memory import (
     Settings,
     importing,
 )
-from banshee_memory.cold import partitions
+from banshee_memory.cold import partitions, words
 from banshee_memory.cold.migrate import migrate
 from banshee_memory.cold.original import original
 from banshee_memory.failpoints import armed
@@ -263,6 +264,22 @@ def maintain(life: Life) -> None:
     cold.sweep_memories(from_us(hot.run(calls.now())) + timedelta(hours=1))
 
 
+def index(life: Life) -> None:
+    """Two weeks of another's messages, in whose partition no other deed writes, are closed and get their indexes."""
+    life.live()
+    times = [_LONG_AGO + timedelta(weeks=2_500 + n) for n in range(2)]
+    old = [NewMessage(role="user", content="old", created_at=at) for at in times]
+    life.memory.conversations.save_messages(life.ancestor, old)
+    life.memory.flush(life.ancestor)
+    cold = life.memory._open()[1]
+    cold.settings = msgspec.structs.replace(SETTINGS, message_retention_days=14)
+    with cold.connection() as connection:
+        for week, _ in (partitions.span(partitions.MESSAGES, at) for at in times):
+            connection.execute(f"DROP INDEX IF EXISTS conversation_messages_{week:%Y%m%d}_words".encode())
+    for _ in words.build(cold, times[1] + timedelta(weeks=1), threading.Event(), least=0):
+        pass
+
+
 def forget(life: Life) -> None:
     """Another agent of the same shard, half of whose life is not flushed, is forgotten."""
     memory = life.memory
@@ -329,6 +346,7 @@ DEEDS: dict[str, Callable[[Life], None]] = {
         write_cold_by_task,
         import_lines,
         maintain,
+        index,
         forget,
         take_over,
         migrate_fresh,

@@ -155,8 +155,8 @@ def test_it_waits_for_servers_that_are_down(urls: tuple[str, str], tmp_path: Pat
     nowhere = f"unix://{tmp_path}/r.sock", f"postgresql:///banshee?host={tmp_path}"
     with started("daemon", urls=nowhere) as process:
         log = lines(process)
-        put_off = [line for line in (next(log) for _ in range(8)) if line["event"] == "job put off"]
-        assert {line["job"] for line in put_off} == {"flush", "rehydrate", "maintain", "limit", "report"}
+        put_off = [line for line in (next(log) for _ in range(9)) if line["event"] == "job put off"]
+        assert {line["job"] for line in put_off} == {"flush", "rehydrate", "maintain", "index", "limit", "report"}
         assert all("Is it running" in line["why"] for line in put_off)
         assert process.poll() is None
         process.terminate()

@@ -110,7 +110,7 @@ def test_a_daemon_at_work(memory: MemoryPlugin, urls: tuple[str, str], agent: UU
     assert healthy.status == 200
     assert healthy.json["status"] == "ok"
     assert set(healthy.json["jobs"]) == {
-        *("flush", "rehydrate", "maintain", "limit", "report", "observe_redis", "observe_postgres")
+        *("flush", "rehydrate", "maintain", "index", "limit", "report", "observe_redis", "observe_postgres")
     }
     assert metrics.kind.startswith("text/plain")
     assert SECRET not in metrics.text
