@@ -144,8 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.shards > 16_384:
             raise ConfigurationError("Settings.shards must be at most 16384, the number of Redis slots")
         self._check_backlog()
-        if not _LANGUAGE.fullmatch(self.search_language):
-            raise ConfigurationError(f"Settings.search_language must be a plain name, not {self.search_language!r}")
+        self._check_language()
         if self.db_min_connections > self.db_max_connections:
             raise ConfigurationError("DB_MIN_CONNECTIONS is greater than DB_MAX_CONNECTIONS")
 
@@ -154,6 +153,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError(f"Settings.backlog_limit must be at least 1, or None, not {self.backlog_limit}")
         if self.backlog_overflow not in ("refuse", "slow"):
             raise ConfigurationError(f"Settings.backlog_overflow is refuse or slow, not {self.backlog_overflow!r}")
+
+    def _check_language(self) -> None:
+        if not _LANGUAGE.fullmatch(self.search_language):
+            raise ConfigurationError(f"Settings.search_language must be a plain name, not {self.search_language!r}")
 
     @property
     def shard_backlog(self) -> int:
