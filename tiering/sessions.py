@@ -17,7 +17,7 @@ import msgspec
 from banshee_memory.cold import reads
 from banshee_memory.cold.staging import MemoryRow
 from banshee_memory.emotions import EmotionalState
-from banshee_memory.errors import InvalidInput
+from banshee_memory.errors import HotStoreUnavailable, InvalidInput
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import wire
 from banshee_memory.hot.keys import AgentKeys
@@ -33,6 +33,8 @@ TYPE = "_session"
 _WORTH = 0.5
 """One worth for all, so that memories of this type are listed by their last access, which is their start."""
 _PAGE = 200
+_ATTEMPTS = 9
+"""Two steps and a look at what became of them, and what a failover or two undo of that."""
 _FOREVER = 2**62
 Span = tuple[int, int]
 
@@ -79,19 +81,32 @@ def end(residency: Residency, keys: AgentKeys, session_id: UUID, level: Durabili
     stored = yield from memories.read(residency, keys, TYPE, str(session_id), counted=False)
     if stored is None:
         raise _unknown(session_id)
-    life = _life(stored)
-    if life.last is not None:
-        return _session(stored)
-    if life.first is None:
-        yield from states.set_presence(residency, keys, "away")
-        failpoint("end_session.away")
-        felt = yield from states.load(residency, keys)
-        life = msgspec.structs.replace(life, first=stored.stamp, final=_felt(felt))
-        stored = yield from _replace(residency, keys, session_id, life, level, "end")
-        failpoint("end_session.ended")
+    for _ in range(_ATTEMPTS):
         life = _life(stored)
         if life.last is not None:
             return _session(stored)
+        # Each step is looked at again: a server that replaced Redis meanwhile need not know of it.
+        step = _mark if life.first is None else _add_totals
+        stored = yield from step(residency, keys, session_id, stored, level)
+    raise HotStoreUnavailable("Redis was replaced again and again while the session was ended. Call again.")
+
+
+def _mark(
+    residency: Residency, keys: AgentKeys, session_id: UUID, stored: StoredMemory, level: Durability
+) -> Steps[StoredMemory]:
+    yield from states.set_presence(residency, keys, "away")
+    failpoint("end_session.away")
+    felt = yield from states.load(residency, keys)
+    life = msgspec.structs.replace(_life(stored), first=stored.stamp, final=_felt(felt))
+    stored = yield from _replace(residency, keys, session_id, life, level, "end")
+    failpoint("end_session.ended")
+    return stored
+
+
+def _add_totals(
+    residency: Residency, keys: AgentKeys, session_id: UUID, stored: StoredMemory, level: Durability
+) -> Steps[StoredMemory]:
+    life = _life(stored)
     assert life.first is not None
     spans = yield from _own_spans(residency, keys, (life.first, stored.stamp))
     messages, tokens, events = yield from _count(residency, keys, session_id, spans)
@@ -99,8 +114,7 @@ def end(residency: Residency, keys: AgentKeys, session_id: UUID, level: Durabili
     life = msgspec.structs.replace(
         life, last=stored.stamp, ended_us=ended_us, messages=messages, tokens=tokens, events=events
     )
-    stored = yield from _replace(residency, keys, session_id, life, level, "totals")
-    return _session(stored)
+    return (yield from _replace(residency, keys, session_id, life, level, "totals"))
 
 
 def newest(residency: Residency, keys: AgentKeys, limit: int) -> Steps[list[AgentSession]]:
@@ -193,7 +207,9 @@ def without(whole: Span, others: Iterable[Span]) -> list[Span]:
     """What is left of a span of stamps when others are taken out of it."""
     left, at = [], whole[0]
     for first, last in sorted(others):
-        if at < first <= whole[1]:
+        if first > whole[1]:
+            break
+        if at < first:
             left.append((at, first - 1))
         at = max(at, last + 1)
     if at <= whole[1]:

@@ -164,3 +164,21 @@ def test_an_end_that_was_cut_off_is_made_good(
     assert totals(ended) == (2, 1, 3)
     assert memory.sessions.get_sessions(agent) == [ended]
     assert tiers.sessions.end_session(agent, session.id) == ended
+
+
+def test_a_session_that_began_after_the_end_of_another_takes_nothing_of_it(
+    memory: MemoryPlugin, agent: UUID, tiers: Tiers
+) -> None:
+    """The end was marked, and is counted only when the next one has begun."""
+    session = memory.sessions.start_session(agent)
+    said(memory, agent, 1, 2)
+    tiers.between = lambda steps: dying(steps, 1, done=True)
+    try:
+        with pytest.raises(Died):
+            tiers.sessions.end_session(agent, session.id)
+    finally:
+        tiers.between = lambda steps: steps
+    following = memory.sessions.start_session(agent)
+    said(memory, agent, 4)
+    assert totals(memory.sessions.end_session(agent, session.id)) == (2, 0, 3)
+    assert totals(memory.sessions.end_session(agent, following.id)) == (1, 0, 4)

@@ -73,7 +73,8 @@ def check(read: AgentSession, stretch: Stretch) -> None:
     """The same session; what it felt at its ends was asked for a step before those."""
     assert (read.id, to_us(read.session_start)) == (stretch.id, stretch.start)
     assert (read.session_end and to_us(read.session_end)) == stretch.end, f"session {read.id} ended at another time"
-    assert (read.total_messages, read.total_events, read.total_tokens_used) == stretch.totals, f"totals of {read.id}"
+    totals = read.total_messages, read.total_events, read.total_tokens_used
+    assert totals == stretch.totals, f"session {read.id} had {totals} messages, events and tokens, not {stretch.totals}"
 
 
 def compare_sessions(world: World, life: Life) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from banshee_memory.cold.client import ColdStore
+from banshee_memory.cold.drain import Drain
 from banshee_memory.cold.reads import Query
 from banshee_memory.errors import BansheeError, ColdStoreUnavailable, HotStoreUnavailable
 from banshee_memory.hot.calls import Call
@@ -67,7 +69,8 @@ class CutHotStore(HotStore):
 
 
 class CutColdStore(ColdStore):
-    """The same for what is asked of PostgreSQL; its writes are cut at the failpoints of the flush."""
+    """The same for PostgreSQL: nothing is heard of it, or it cannot be written to. A write that has begun is cut off at
+    the failpoints of the flush."""
 
     world: World | None = None
 
@@ -76,3 +79,9 @@ class CutColdStore(ColdStore):
             self.world.tell("cut before a call to postgresql")
             raise ColdStoreUnavailable("cut")
         return super().fetch(query)
+
+    def drain(self, shards: Sequence[int], wait: float | None = None) -> AbstractContextManager[Drain]:
+        if self.world is not None and self.world.is_cut_off():
+            self.world.tell("cut off from postgresql")
+            raise ColdStoreUnavailable("cut off")
+        return super().drain(shards, wait)

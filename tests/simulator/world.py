@@ -183,6 +183,7 @@ class World:
         self._is_down = False
         self._is_urgent = False
         """It is another Redis: whoever is at work goes on first, for others would wait for the rows that it holds."""
+        self._recoveries = 0
         self._is_joined = False
         """A second process recovers the server."""
         self._lags_since = 0
@@ -319,6 +320,24 @@ class World:
     def is_cut(self) -> bool:
         """Whether a connection is cut here."""
         if self._is_quiet or self._at is None or self.random.random() > 0.02:
+            return False
+        self.troubles += 1
+        return True
+
+    @contextmanager
+    def recovering(self) -> Iterator[None]:
+        """A recovery is under way, which is cut off from PostgreSQL more often than others."""
+        with self.alone():
+            self._recoveries += 1
+            try:
+                yield
+            finally:
+                self._recoveries -= 1
+
+    def is_cut_off(self) -> bool:
+        """Whether PostgreSQL cannot be reached here."""
+        chance = 0.2 if self._recoveries else 0.02
+        if self._is_quiet or self._at is None or self.random.random() > chance:
             return False
         self.troubles += 1
         return True
@@ -517,11 +536,11 @@ class Alone:
         self._recoverer = recoverer
 
     def meet(self) -> None:
-        with self._hot.world.alone() if self._hot.world else nullcontext():
+        with self._hot.world.recovering() if self._hot.world else nullcontext():
             self._recoverer.meet()
 
     def admit(self) -> None:
-        with self._hot.world.alone() if self._hot.world else nullcontext():
+        with self._hot.world.recovering() if self._hot.world else nullcontext():
             self._recoverer.admit()
 
 

@@ -4,6 +4,7 @@ it first: what PostgreSQL has is what is read, what survived only in Redis is ca
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -15,6 +16,8 @@ from banshee_memory.cold.drain import Batch, StateRow
 from banshee_memory.failpoints import armed
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import agent_keys, shard_of
+from banshee_memory.operations import Operations
+from banshee_memory.tiering.steps import Step, Steps, drive, relayed
 from tests.own_servers import own_database
 from tests.redis_servers import Redises, RedisServer, copied, redises, restored
 from tests.tiering.lives import HAPPENED, STEADY, everything
@@ -296,3 +299,32 @@ def test_a_server_that_is_followed_for_the_first_time_stays_the_same(servers: Re
     with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as memory:
         assert memory.rehydrate(agent).messages == 0, "all of it stays resident"
         assert memory.stats().recoveries == before
+
+
+@pytest.mark.parametrize("store", [1, 2], ids=["after the mark", "after the totals"])
+def test_a_session_ends_although_the_server_that_took_its_end_is_lost(
+    servers: Redises, database: str, store: int
+) -> None:
+    """Between the write and the look at what became of it."""
+    server, agent = servers.new(), agent_in(0)
+    servers.front.lead_to(server)
+    with MemoryPlugin(database, servers.front.url, settings=SETTINGS) as memory:
+        live(memory, agent, "first")
+        session = memory.sessions.start_session(agent)
+        live(memory, agent, "second")
+        copy, stores = copied(server), 0
+
+        def lost(step: Step) -> Steps[Any]:
+            nonlocal stores
+            result = yield step
+            stores += isinstance(step, calls.Call) and str(step.command[1]).endswith("store_memory")
+            if stores == store and copy.exists():
+                restored(server, copy)
+                shutil.rmtree(copy)
+            return result
+
+        ending = Operations(SETTINGS).end_session(agent, session.id, None, None)
+        ended = drive(relayed(ending.steps, lost), *memory._open())
+        assert (ended.total_messages, ended.total_events) == (1, 1)
+        assert ended.session_end is not None
+        assert memory.sessions.end_session(agent, session.id) == ended
