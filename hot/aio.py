@@ -141,9 +141,11 @@ class AsyncHotStore:
     async def load_library(self) -> None:
         """Loads this package's library, whatever is there."""
         client = self._shared if self._shared and self._shared.is_alive() else await self._met(self._connect)
-        await self._load(client)
-        if client is not self._shared:
-            await client.aclose()
+        try:
+            await self._load(client)
+        finally:
+            if client is not self._shared:
+                await client.aclose()
 
     async def subscribe(self, subscription: Subscription) -> AsyncIterator[EmotionalEventRecord]:
         """The feed, on a connection of its own, for as long as it is read."""

@@ -162,9 +162,11 @@ class HotStore:
     def load_library(self) -> None:
         """Loads this package's library, whatever is there."""
         client = self._pooled or self._met(self._connect)
-        self._load(client)
-        if client is not self._pooled:
-            client.close()
+        try:
+            self._load(client)
+        finally:
+            if client is not self._pooled:
+                client.close()
 
     def subscribe(self, subscription: Subscription) -> Iterator[EmotionalEventRecord]:
         """The feed, on a connection of its own, for as long as it is read."""

@@ -146,9 +146,12 @@ class Connection:
         self._feed, self._gets, self._has_data = self._reader.feed, self._reader.gets, self._reader.has_data
 
     def is_spoken_to(self, seconds: float) -> bool:
-        """Whether something came within that time; also an end."""
+        """Whether something came within that time; also an end, which another thread may have made."""
+        number = self._socket.fileno()
+        if number < 0:
+            return True
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
+        poll.register(number, select.POLLIN)
         return bool(poll.poll(seconds * 1_000))
 
     def take_in(self) -> None:
