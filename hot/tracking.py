@@ -10,12 +10,15 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from banshee_memory.errors import ConfigurationError
+from banshee_memory.hot import connection
 from banshee_memory.hot.cache import ABSENT, Cache, Marked, Told, told_by
-from banshee_memory.hot.calls import Argument, Call
+from banshee_memory.hot.calls import QUESTIONS, Argument, Call
 from banshee_memory.hot.faults import LostError, ServerChangedError, ServerError, fault
+from banshee_memory.hot.incarnation import objection
 
 if TYPE_CHECKING:
     from banshee_memory.hot.client import HotStore
@@ -53,6 +56,7 @@ class _Line:
         self.generation = cache.generation
         self._cache = cache
         self._patience = patience
+        self._is_recovered = hot.recovery is not None
         self._lock = threading.Lock()
         self._connection = hot.connect(patience)
         self._connection.divert(lambda said: heed(cache, said))
@@ -91,18 +95,27 @@ class _Line:
         self._connection.hang_up()
 
     def _listen(self) -> None:
+        seconds = min(self._patience, connection.TRUSTED)
+        again = monotonic() + seconds
         try:
             while self.is_on:
-                if not self._connection.is_spoken_to(self._patience):
-                    self.ask_all([("PING",)])
-                    continue
-                with self._lock:
-                    self._connection.take_in()
+                if self._connection.is_spoken_to(seconds):
+                    with self._lock:
+                        self._connection.take_in()
+                if monotonic() >= again:
+                    self._ask_again()
+                    again = monotonic() + seconds
         except LostError:
             pass
         finally:
             self._cache.lose(self.generation)
             self._connection.close()
+
+    def _ask_again(self) -> None:
+        """Whether the server is there, and still the one that is written to."""
+        wrong = objection(self.ask_all(QUESTIONS))
+        if wrong and self._is_recovered:
+            raise LostError(wrong)
 
 
 class CachedReads:

@@ -27,6 +27,7 @@ from banshee_memory import (
     HotStoreUnavailable,
     MemoryPlugin,
 )
+from banshee_memory.hot import connection
 from banshee_memory.hot.cache import Cache, Marked
 from tests.clients import awaited
 from tests.hot.proxy import threaded
@@ -307,12 +308,26 @@ def test_a_server_that_was_demoted_empties_it(is_async: bool, redis_url: str, ow
         settled(client, agent, READS["load_state"], url)
         with redis.Redis.from_url(url) as server:
             server.replicaof("127.0.0.1", "1")
-        assert len(client.cache)
         with pytest.raises(HotStoreUnavailable):
             client.memory.conversations.save_message(agent, "user", "hello")
         assert not len(client.cache)
         with pytest.raises(HotStoreUnavailable, match="replica"):
             READS["load_state"](client.memory, agent)
+        client.close()
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_server_that_was_demoted_empties_it_also_where_nobody_writes(
+    is_async: bool, redis_url: str, own_urls: Urls, agent: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "TRUSTED", 0.05)
+    with own_redis(like=redis_url) as url:
+        client = Client((url, own_urls[1]), is_async=is_async)
+        fill(client.memory, agent)
+        READS["load_state"](client.memory, agent)
+        with redis.Redis.from_url(url) as server:
+            server.replicaof("127.0.0.1", "1")
+        until(client, lambda: not len(client.cache))
         client.close()
 
 
