@@ -15,6 +15,7 @@ from banshee_memory.cold import partitions
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.queries import STATEMENTS
 from banshee_memory.cold.session import GRACE, milliseconds
+from banshee_memory.stamps import EPOCH
 
 _CHUNK = 2_000
 _BY_TIME = {partitions.MESSAGES: "erase_messages", partitions.EVENTS: "erase_events"}
@@ -47,14 +48,16 @@ def erase(store: ColdStore, agent: UUID, through: int) -> Iterator[tuple[str, in
     yield "states", _rows(store, "erase_state", doomed)[0][0]
     for found in _memories(store, doomed):
         yield "memories", found
-    yield "idempotency_keys", _rows(store, "erase_replies", doomed)[0][0]
+    for found in _replies(store, doomed):
+        yield "idempotency_keys", found
     for kind, table in (("messages", partitions.MESSAGES), ("events", partitions.EVENTS)):
         for lower, upper in _rows(store, "partition_spans", {"parent": table}):
             span = {"since": lower, "until": upper - _INSTANT}
             for found in _histories(store, _BY_TIME[table], {**doomed, **span}):
                 yield kind, found
     # After the events: until then a partition that is dropped adds to these.
-    yield "rollups", _rows(store, "erase_rollups", doomed)[0][0]
+    for found in _rollups(store, doomed):
+        yield "rollups", found
 
 
 def _memories(store: ColdStore, doomed: dict[str, Any]) -> Iterator[int]:
@@ -65,6 +68,26 @@ def _memories(store: ColdStore, doomed: dict[str, Any]) -> Iterator[int]:
         if found < _CHUNK:
             return
         after = {"memory_type": memory_type, "key": key}
+
+
+def _replies(store: ColdStore, doomed: dict[str, Any]) -> Iterator[int]:
+    after: dict[str, Any] = {"function": "", "key": b""}
+    while True:
+        [(found, gone, function, key)] = _rows(store, "erase_replies", {**doomed, **after, "limit": _CHUNK})
+        yield gone
+        if found < _CHUNK:
+            return
+        after = {"function": function, "key": key}
+
+
+def _rollups(store: ColdStore, doomed: dict[str, Any]) -> Iterator[int]:
+    since = EPOCH
+    while True:
+        [(found, gone, last)] = _rows(store, "erase_rollups", {**doomed, "since": since, "limit": _CHUNK})
+        yield gone
+        if found < _CHUNK:
+            return
+        since = last
 
 
 def _histories(store: ColdStore, statement: str, doomed: dict[str, Any]) -> Iterator[int]:

@@ -488,23 +488,37 @@ ORDER BY stamp, agent_id, function, key
 LIMIT %(limit)s;
 
 -- name: sweep_replies
--- Forgets some calls of a shard that were made before a stamp; returns how many.
-WITH gone AS (
-    DELETE FROM idempotency AS old
-    USING (SELECT agent_id, function, key FROM idempotency
-           WHERE shard = %(shard)s AND stamp < %(stamp)s
-           ORDER BY stamp LIMIT %(limit)s) AS due
-    WHERE (old.agent_id, old.function, old.key) = (due.agent_id, due.function, due.key)
-    RETURNING old.agent_id
+-- Forgets some calls of a shard that were made before a stamp; returns how many. What another transaction is at is left to
+-- the next sweep. They are found again by where they lie: see sweep_memories.
+WITH due AS MATERIALIZED (
+    SELECT ctid AS row_at
+    FROM idempotency
+    WHERE shard = %(shard)s AND stamp < %(stamp)s
+    ORDER BY stamp
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM idempotency WHERE ctid = ANY (ARRAY(SELECT row_at FROM due))
 )
-SELECT count(*) FROM gone;
+SELECT count(*) FROM due;
 
 -- name: erase_replies
--- Deletes what calls for a forgotten agent were answered; returns how many.
-WITH gone AS (
-    DELETE FROM idempotency WHERE agent_id = %(agent)s AND stamp <= %(through)s RETURNING agent_id
+-- Deletes some of what calls for a forgotten agent were answered, after one of them, by their names. Returns how many were
+-- found, how many of those were still there to be deleted, and the name of the last found.
+WITH due AS MATERIALIZED (
+    SELECT ctid AS row_at, function, key
+    FROM idempotency
+    WHERE agent_id = %(agent)s AND (function, key) > (%(function)s, %(key)s) AND stamp <= %(through)s
+    ORDER BY function, key
+    LIMIT %(limit)s
+), gone AS (
+    DELETE FROM idempotency
+    WHERE ctid = ANY (ARRAY(SELECT row_at FROM due)) AND stamp <= %(through)s
+    RETURNING agent_id
+), last AS (
+    SELECT function, key FROM due ORDER BY function DESC, key DESC LIMIT 1
 )
-SELECT count(*) FROM gone;
+SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM gone), (SELECT function FROM last), (SELECT key FROM last);
 
 -- name: keep_recovery
 -- Records that another server was met; the first to say it does.
@@ -538,9 +552,13 @@ SELECT banshee_drop_partition(%(parent)s, %(cutoff)s);
 -- Makes days of hours that are long ago, some at a time, and drops what a forgotten agent left; returns how many hours
 -- there were.
 WITH left_behind AS (
-    DELETE FROM emotional_rollups AS rolled
-    USING forgotten AS buried
-    WHERE rolled.agent_id = buried.agent_id AND rolled.stamp <= buried.stamp AND buried.at > now() - interval '7 days'
+    DELETE FROM emotional_rollups
+    WHERE ctid = ANY (ARRAY(
+        SELECT rolled.ctid
+        FROM forgotten AS buried JOIN emotional_rollups AS rolled USING (agent_id)
+        WHERE rolled.stamp <= buried.stamp AND buried.at > now() - interval '7 days'
+        LIMIT %(limit)s))
+      AND stamp <= (SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = emotional_rollups.agent_id)
 ), due AS MATERIALIZED (
     SELECT ctid AS row_at
     FROM emotional_rollups
@@ -576,11 +594,20 @@ WITH left_behind AS (
 SELECT count(*) FROM due;
 
 -- name: erase_rollups
--- Deletes what remains of a forgotten agent's events whose partitions are gone.
-WITH gone AS (
-    DELETE FROM emotional_rollups WHERE agent_id = %(agent)s AND stamp <= %(through)s RETURNING agent_id
+-- Deletes some of what remains of a forgotten agent's events whose partitions are gone, from a time on. Returns how many were
+-- found, how many of those were still there to be deleted, and the time of the last found.
+WITH due AS MATERIALIZED (
+    SELECT ctid AS row_at, at
+    FROM emotional_rollups
+    WHERE agent_id = %(agent)s AND at >= %(since)s AND stamp <= %(through)s
+    ORDER BY at, hours
+    LIMIT %(limit)s
+), gone AS (
+    DELETE FROM emotional_rollups
+    WHERE ctid = ANY (ARRAY(SELECT row_at FROM due)) AND stamp <= %(through)s
+    RETURNING agent_id
 )
-SELECT count(*) FROM gone;
+SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM gone), (SELECT max(at) FROM due);
 
 -- name: create_staged_messages
 -- This connection's own staging table; with the three others it mirrors what binary COPY sends, in its order.

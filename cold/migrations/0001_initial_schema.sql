@@ -38,6 +38,8 @@ CREATE TABLE forgotten (
     at       timestamptz NOT NULL DEFAULT now()
 );
 
+CREATE INDEX forgotten_by_time ON forgotten (at);
+
 -- Calls that brought an idempotency key, and what they were answered: what a Redis that lost them is told again.
 CREATE TABLE idempotency (
     agent_id uuid   NOT NULL,

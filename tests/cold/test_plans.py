@@ -139,9 +139,9 @@ PLANS: dict[str, Plan] = {
     "erase_events": Plan(DOOMED, {EVENTS: 2}),
     "erase_memories": Plan({"memory_type": "", "key": "", "through": 1}, {MEMORIES: 2}),
     "erase_state": Plan({"through": 1}, {STATES: 1}),
-    "erase_rollups": Plan({"through": 1}, {"emotional_rollups_pkey": 1}),
+    "erase_rollups": Plan({"since": EPOCH, "through": 1}, {"emotional_rollups_pkey": 1}),
     "sweep_memories": Plan({"now": END}, {"memory_records_expires_at_idx": 8}),
-    "compact_rollups": Plan({"before": END}, {"emotional_rollups_by_hour": 1, "all of forgotten": 1, BURIED: 1}),
+    "compact_rollups": Plan({"before": END}, {"emotional_rollups_by_hour": 1, "forgotten_by_time": 1, BURIED: 1}),
     "amend_messages": Plan(
         {"agents": [AGENT], "times": [END - DAY], "ids": [AGENT], "stamps": [1], "contexts": ["{}"]}, {MESSAGES: 1}
     ),
@@ -154,8 +154,8 @@ PLANS: dict[str, Plan] = {
         {"agents": [AGENT], "functions": ["m"], "keys": [b"k"], "shards": [1], "stamps": [1], "replies": [b"r"]}, {}
     ),
     "replies_after": Plan({"shard": 1, "stamp": 5, "function": "", "key": b""}, {"idempotency_by_stamp": 1}),
-    "sweep_replies": Plan({"shard": 1, "stamp": 9_000}, {"idempotency_by_stamp": 1, "idempotency_pkey": 1}),
-    "erase_replies": Plan({"through": 2**62}, {"idempotency_pkey": 1}),
+    "sweep_replies": Plan({"shard": 1, "stamp": 9_000}, {"idempotency_by_stamp": 1}),
+    "erase_replies": Plan({"through": 2**62, "function": "", "key": b""}, {"idempotency_pkey": 1}),
     "superseded_amendments": Plan({**GIVEN, "times": [END - DAY], "stamps": [1]}, {MESSAGES: 1}),
     "store_staged": Plan({}, {f"all of staged_{kind}": 2 for kind in ("messages", "events", "states", "memories")}),
     "superseded_states": Plan({}, {"all of staged_states": 1}),
