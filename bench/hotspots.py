@@ -1,6 +1,7 @@
 """Where the instructions of one operation go, by function, beside those of its floor: what a cell that falls short is
 looked into with. On a quiet machine or not, the numbers are the same.
 
+    python bench/hotspots.py [--write]: every operation in a line
     python bench/hotspots.py OPERATION [--top N] [--flame FILE]
 
 Needs valgrind. Functions are those of C: Python's own loop is `_PyEval_EvalFrameDefault`. `--flame` draws, by py-spy
@@ -22,10 +23,12 @@ from time import monotonic
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import instructions
+from bench import instructions, pages
 from bench.instructions import CALLS
 
 SECONDS = 10
+FLOOR, HERE = "floor", "here"
+PLACES = ("ceval.c", "the interpreter", "msgspec", "hiredis", "libc")
 _LINE = re.compile(r"^\s*([\d,]+)\s+\([^)]*\)\s+(\S*?):([^\s\[']+)\S*(?:\s+\[(.*)\])?$")
 Function = tuple[str, str]
 """A function, and where it is."""
@@ -45,10 +48,11 @@ def _where(source: str, library: str) -> str:
     """`ceval.c` is the loop that runs Python's own instructions, and what is inlined into it."""
     if "/Python-" in source or "libpython" in library:
         return "ceval.c" if source.endswith("/ceval.c") else "the interpreter"
-    return Path(library).name.split(".")[0] or "libc"
+    name = Path(library).name.split(".")[0] or "libc"
+    return "msgspec" if name == "_core" else name
 
 
-def table(ours: Mapping[Function, int], floor: Mapping[Function, int], top: int) -> Iterator[str]:
+def table(floor: Mapping[Function, int], ours: Mapping[Function, int], top: int) -> Iterator[str]:
     """What most of the difference is, as Markdown; then by where it is, and in all."""
     yield "| function | in | floor | here | more |"
     yield "|---|---|---:|---:|---:|"
@@ -61,6 +65,20 @@ def table(ours: Mapping[Function, int], floor: Mapping[Function, int], top: int)
     yield _row("all | everywhere", sum(ours.values()), sum(floor.values()))
 
 
+def summary(found: Mapping[str, Counter[Function]]) -> Iterator[str]:
+    """Every operation in a line: instructions of its floor, of it, and where those that are more are, as Markdown."""
+    yield f"| operation | floor | here | {' | '.join(PLACES)} | elsewhere |"
+    yield f"|---|---:|---:|{'---:|' * (len(PLACES) + 1)}"
+    for operation in [name.partition(" ")[2] for name in found if name.startswith(FLOOR)]:
+        floor, here = found[f"{FLOOR} {operation}"], found[f"{HERE} {operation}"]
+        more = Counter[str]()
+        for side, sign in ((here, 1), (floor, -1)):
+            for (_, where), count in side.items():
+                more[where if where in PLACES else "elsewhere"] += sign * count
+        parts = " | ".join(f"{more[where]:+,}" for where in (*PLACES, "elsewhere"))
+        yield f"| {operation} | {floor.total():,} | {here.total():,} | {parts} |"
+
+
 def _row(name: str, ours: int, floor: int) -> str:
     return f"| {name} | {floor:,} | {ours:,} | {ours - floor:+,} |"
 
@@ -68,22 +86,24 @@ def _row(name: str, ours: int, floor: int) -> str:
 Sides = dict[str, Callable[[], object]]
 
 
-def _sides(operation: str, redis_url: str, database_url: str, use: Callable[[Sides], None]) -> None:
-    """Gives both ways to do it to whoever uses them."""
+def _sides(operation: str | None, redis_url: str, database_url: str, use: Callable[[Sides], None]) -> None:
+    """Gives both ways to do it, or to do each, to whoever uses them."""
     from banshee_memory import MemoryPlugin
     from banshee_memory.cli.workload import calls, settle
     from bench import floors, world
 
     with MemoryPlugin(database_url, redis_url) as memory, closing(floors.BareSocket(redis_url)) as bare:
+        readers, writers = world.READERS[:2], world.WRITERS[:2]
         settle(memory, world.READERS + world.WRITERS)
         memory.flush()
-        settle(memory, world.READERS[:2] + world.WRITERS[:2])
-        here = calls(memory, world.READERS[:2], world.WRITERS[:2])[operation]
-        use({"floor": floors.sync_calls(bare)[operation], "here": here})
+        settle(memory, readers + writers)
+        sides = {FLOOR: floors.sync_calls(bare), HERE: calls(memory, readers, writers)}
+        names = [operation] if operation else list(sides[FLOOR])
+        use({f"{side} {name}": sides[side][name] for name in names for side in sides})
 
 
 def _burn(made: Sides) -> None:
-    end, call = monotonic() + SECONDS, made["here"]
+    end, call = monotonic() + SECONDS, next(call for name, call in made.items() if name.startswith(HERE))
     while monotonic() < end:
         call()
 
@@ -91,9 +111,10 @@ def _burn(made: Sides) -> None:
 def main() -> None:
     """Counts, or draws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("operation")
+    parser.add_argument("operation", nargs="?")
     parser.add_argument("--top", type=int, default=25)
     parser.add_argument("--flame", type=Path)
+    parser.add_argument("--write", action="store_true", help="of every operation, into docs/performance.md")
     parser.add_argument("--as", dest="role", choices=("counted", "burnt"), help=argparse.SUPPRESS)
     parser.add_argument("--urls", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -105,14 +126,24 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, start(Path(folder)) as servers:
         MemoryPlugin(servers.database_url, servers.redis_url).migrate()
-        this = [__file__, asked.operation, "--urls", servers.redis_url, servers.database_url]
+        this = [
+            __file__,
+            *([asked.operation] if asked.operation else ()),
+            "--urls",
+            servers.redis_url,
+            servers.database_url,
+        ]
         if asked.flame:
             py_spy = Path(sys.executable).with_name("py-spy")
             drawing = [py_spy, "record", "--rate", "500", "--output", str(asked.flame), "--", sys.executable]
             subprocess.run([*drawing, *this, "--as", "burnt"], check=True)
             return
         dumps = instructions.under_callgrind(Path(folder), *this, "--as", "counted")
-        print("\n".join(table(by_function(dumps["here"]), by_function(dumps["floor"]), asked.top)))
+        found = {name: by_function(dump) for name, dump in dumps.items()}
+    lines = list(table(*found.values(), asked.top) if asked.operation else summary(found))
+    print("\n".join(lines))
+    if asked.write:
+        pages.put(pages.PERFORMANCE, "instructions", lines)
 
 
 if __name__ == "__main__":

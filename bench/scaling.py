@@ -187,7 +187,7 @@ def main() -> None:
     """Fills, measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--cold", type=int, nargs="*", default=[1_000, 1_000_000, 5_000_000])
+    parser.add_argument("--cold", type=int, nargs="*", default=[1_000, 5_000_000])
     parser.add_argument("--messages", type=int, default=10, help="of each agent that is not measured")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--write", action="store_true", help="into docs/performance.md and bench/results/")
