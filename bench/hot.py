@@ -15,13 +15,13 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from banshee_memory import AsyncMemoryPlugin, MemoryPlugin
+from banshee_memory import AsyncMemoryPlugin, MemoryPlugin, Settings
 from banshee_memory.cli.workload import calls
 from banshee_memory.embedded import start
 from banshee_memory.hot.keys import agent_keys
 from bench import by_hand, floors, peers, world
 from bench.measuring import Case
-from bench.targets import ASYNC, ASYNC_BY_HAND, ASYNC_FLOOR, AT_ONCE, BY_HAND, FLOOR, NOT_HOT, SYNC
+from bench.targets import ASYNC, ASYNC_BY_HAND, ASYNC_FLOOR, AT_ONCE, BY_HAND, CACHED, FLOOR, NOT_HOT, SYNC
 
 TASKS = 32
 SLOW = 20
@@ -79,7 +79,15 @@ class Bench:
         self._stack.callback(bare.close)
         yield from _each(FLOOR, floors.sync_calls(bare))
         yield from _each(SYNC, calls(self.memory, world.READERS, world.WRITERS))
+        yield from self._cached()
         yield from _each(BY_HAND, by_hand.sync_calls(self.redis))
+
+    def _cached(self) -> Iterator[Case]:
+        """Reads of what did not change since the last one. Of so few agents that the uncounted calls read them all."""
+        keeping = Settings(client_cache_entries=1_000)
+        memory = self._stack.enter_context(MemoryPlugin(self.urls[1], self.urls[0], settings=keeping))
+        made = calls(memory, world.READERS[:4], world.WRITERS[:4])
+        yield from _each(CACHED, {name: made[name] for name in ("load_state", "get_history(50)", "recall_turn")})
 
     def _async(self) -> Iterator[Case]:
         protocol = floors.bare_protocol(self.urls[0], self._loop)

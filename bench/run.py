@@ -88,6 +88,7 @@ def main() -> None:
     core, machine = pin(), pages.conditions()
     cases, sizes, notes, servers = hot(options)
     every = [*cells(cases), *between_the_tiers(options.cold_rows), *sizes]
+    every = [cell for cell in every if options.only in cell.operation]
     rounds = f"{options.rounds} rounds of 60 calls (20 of peers)"
     under = "; ".join((machine, f"all on core {core}", servers, options.loop, "Unix socket", rounds)) + "."
     lines = list(table(cases)), list(judged(every))

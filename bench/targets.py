@@ -9,6 +9,7 @@ from typing import Any
 from bench.measuring import Case
 
 SYNC, ASYNC = "banshee-memory", "banshee-memory, asyncio"
+CACHED = "banshee-memory, client cache"
 FLOOR, ASYNC_FLOOR = "floor", "floor, asyncio"
 AT_ONCE = "32 tasks at once"
 NOT_HOT = "get_history(50), not in Redis"
