@@ -83,6 +83,7 @@ end
 
 -- The agent's clock when the server's says `now`.
 local function own_clock(fields, now)
+  if not (fields.absence or fields.paused or fields.away) then return now end
   local paused, away, cap = double_in(fields, 'paused') or 0, double_in(fields, 'away'), cap_of(fields)
   if away then return math.min(now, away) - paused end
   if cap and fields.meta then return math.floor(math.min(now, last_write(fields) + cap)) - paused end
@@ -106,11 +107,12 @@ local function changed(fields, mode, emotion, amount, late, own)
   return effect >= FLOOR and effect or 0
 end
 
--- Writes the changes and the new stamp. The key keeps no TTL: until it is flushed it is the only copy.
+-- Writes the changes and the new stamp. The key keeps no TTL: until it is flushed it is the only copy. Returns what was
+-- set (names and values), and the names of what is not there any more.
 local function apply(state, fields, mode, changes, late, now, ms, seq)
   local own = own_clock(fields, now)
   end_gap(fields, now)
-  local set = { 'meta', pack_stamp(ms, seq) .. struct.pack('>d', now) }
+  local set = { 'meta', struct.pack('>I6I2d', ms, seq, now) }
   if fields.paused then set[3], set[4] = 'paused', fields.paused end
   local gone = { 'absent', 'lease' }
   for _, change in ipairs(changes) do
@@ -119,15 +121,38 @@ local function apply(state, fields, mode, changes, late, now, ms, seq)
     if intensity > 0 then
       set[#set + 1] = emotion
       set[#set + 1] = struct.pack('>dd', intensity, own)
-      fields[emotion] = set[#set]
     else
       gone[#gone + 1] = emotion
-      fields[emotion] = nil
     end
   end
   redis.call('HSET', state, unpack(set))
   if #gone > 2 or fields.absent or fields.lease then redis.call('HDEL', state, unpack(gone)) end
   redis.call('PERSIST', state)
+  return set, gone
+end
+
+-- The place of a name among names and values; nil: it is not there.
+local function place_of(flat, name)
+  for i = 1, #flat, 2 do
+    if flat[i] == name then return i end
+  end
+end
+
+-- What HGETALL would give now, behind the time; made of what it gave before.
+local function felt_now(now, flat, set, gone)
+  for i = 1, #set, 2 do
+    local at = place_of(flat, set[i]) or #flat + 1
+    flat[at], flat[at + 1] = set[i], set[i + 1]
+  end
+  for _, name in ipairs(gone) do
+    local at = place_of(flat, name)
+    if at then
+      table.remove(flat, at)
+      table.remove(flat, at)
+    end
+  end
+  table.insert(flat, 1, now)
+  return flat
 end
 
 -- A state as bytes, for a log entry: time, the same by the agent's clock, then each field of an emotion with the lengths
@@ -226,14 +251,11 @@ redis.register_function {
     if mode ~= 'add' and mode ~= 'set' then return invalid('mode: neither add nor set') end
     local changes, wrong = parse_changes(ARGV, 3, mode == 'add' and -1 or 0)
     if not changes then return invalid(wrong) end
-    local _, fields = fields_of(KEYS[1])
+    local flat, fields = fields_of(KEYS[1])
     if not is_resident(fields) then return MISS end
     local now = now_us()
     local ms, seq = log_append(KEYS[2], 'S', ARGV[1], '')
-    apply(KEYS[1], fields, mode, changes, 0, now, ms, seq)
-    local reply = redis.call('HGETALL', KEYS[1])
-    table.insert(reply, 1, now)
-    return reply
+    return felt_now(now, flat, apply(KEYS[1], fields, mode, changes, 0, now, ms, seq))
   end),
 }
 

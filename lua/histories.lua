@@ -78,15 +78,16 @@ end
 
 -- The element of an entry; the same as `element_of` in `hot/wire.py`.
 local function element_of(kind, ms, seq, entry)
-  local flag, high, low, array, bin, size = string.byte(entry, 1, 6)
+  local flag, high, low, array, bin, size, first = string.byte(entry, 1, 7)
   local seconds = math.floor(ms / 1000)
   if kind ~= 'M' or flag + high + low > 0 or bin ~= 196 or size ~= 8 or array < 147 or array > 151 or #entry < 14
     or seconds >= 17179869184 then
     return pack_stamp(ms, seq) .. entry
   end
-  return string.char(array + 1, 196, 16) .. id_of(ms, seq, string.sub(entry, 7, 14))
-    .. struct.pack('>BBI4I4', 215, 255, ms % 1000 * 4000000 + math.floor(seconds / 4294967296), seconds % 4294967296)
-    .. string.sub(entry, 15)
+  -- The id is that of `id_of`.
+  return struct.pack('>BBBI6I2Bc7BBI4I4', array + 1, 196, 16,
+    ms, 28672 + math.floor(seq / 16), 128 + seq % 16 * 4 + first % 4, string.sub(entry, 8, 14),
+    215, 255, ms % 1000 * 4000000 + math.floor(seconds / 4294967296), seconds % 4294967296) .. string.sub(entry, 15)
 end
 
 -- Whether an element lies at or after a place.
@@ -126,31 +127,37 @@ end
 -- Logs an entry and adds it to its list. A list that was not there begins here: what is older may be in PostgreSQL.
 -- `passes` and `id` as in log_append.
 local function enter(list, log, kind, agent, entry, at, passes, id)
-  local header = parse_header(redis.call('LINDEX', list, 0)) -- fails on another type before anything is written
-  local ms, seq = log_append(log, kind, agent, entry, passes, id)
+  local is_new = redis.call('LLEN', list) == 0 -- fails on another type before anything is written
+  local ms, seq, given = log_append(log, kind, agent, entry, passes, id)
   local element = element_of(kind, ms, seq, entry)
-  local stamp = pack_stamp(ms, seq)
-  if not header then
+  if is_new then
+    local stamp = pack_stamp(ms, seq)
     redis.call('RPUSH', list,
       pack_header { from_us = ms * 1000, from_stamp = stamp, birth = stamp, trims = 0, late = ZERO }, element)
   elseif not at then
     redis.call('RPUSH', list, element)
   elseif not insert(list, element) then
-    mark_late(list, header, stamp)
+    mark_late(list, parse_header(redis.call('LINDEX', list, 0)), pack_stamp(ms, seq))
   end
   redis.call('PERSIST', list)
-  return element, string.format('%.0f-%.0f', ms, seq)
+  return element, given, ms, seq
 end
 
 -- Logs a record and adds it to its list. `at` is nil, or the record's own time if that lies before this millisecond.
--- Returns the element.
+-- Returns the element, and the id of its entry.
 local function record(list, log, kind, agent, at, context, body, passes)
-  local entry = (at and '\1' .. struct.pack('>d', at) or '\0') .. struct.pack('>I2', #context) .. context .. body
+  local entry
+  if at or context ~= '' then
+    entry = (at and '\1' .. struct.pack('>d', at) or '\0') .. struct.pack('>I2', #context) .. context .. body
+  else
+    entry = '\0\0\0' .. body
+  end
   return enter(list, log, kind, agent, entry, at, passes)
 end
 
 -- A record's own time counts if it lies before this millisecond; later ones would stand among those still to come.
 local function own_time(text, now)
+  if text == '' then return nil end
   local at = moment(text, now)
   if not at then return nil, true end
   if at < now - now % 1000 then return math.floor(at) end
@@ -166,11 +173,11 @@ end
 redis.register_function {
   function_name = 'banshee1_append_messages',
   callback = once('m', 3, function(KEYS, ARGV)
-    local now = now_us()
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
     if #ARGV < 4 or (#ARGV - 1) % 3 ~= 0 then return invalid('messages: not in threes') end
-    local felt
+    local felt, now
     for i = 2, #ARGV, 3 do
+      if ARGV[i] ~= '' or ARGV[i + 1] ~= '' then now = now or now_us() end
       local _, wrong = own_time(ARGV[i], now)
       if wrong then return invalid('time: not microseconds since 1970') end
       if ARGV[i + 2] == '' then return invalid('body: empty') end
@@ -184,9 +191,9 @@ redis.register_function {
     for i = 2, #ARGV, 3 do
       local context = ARGV[i + 1] ~= '' and felt or ''
       local at = own_time(ARGV[i], now)
-      local element, id = record(KEYS[1], KEYS[2], 'M', ARGV[1], at, context, ARGV[i + 2], i > 2)
+      local _, id, ms = record(KEYS[1], KEYS[2], 'M', ARGV[1], at, context, ARGV[i + 2], i > 2)
       reply[#reply + 1] = id
-      reply[#reply + 1] = time_in(element)
+      reply[#reply + 1] = at or ms * 1000
     end
     return reply
   end),
@@ -218,11 +225,8 @@ redis.register_function {
     for _, change in ipairs(changes) do
       parts[#parts + 1] = string.char(#change[1]) .. change[1] .. struct.pack('>d', change[2])
     end
-    local element, id = record(KEYS[1], KEYS[2], 'E', ARGV[1], at, table.concat(parts), ARGV[4])
-    if mode ~= 'record' then
-      local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-      apply(KEYS[3], fields, mode, changes, at and now - at or 0, now, tonumber(ms), tonumber(seq))
-    end
+    local element, _, ms, seq = record(KEYS[1], KEYS[2], 'E', ARGV[1], at, table.concat(parts), ARGV[4])
+    if mode ~= 'record' then apply(KEYS[3], fields, mode, changes, at and now - at or 0, now, ms, seq) end
     redis.call('XADD', KEYS[4], 'MAXLEN', '~', FEED_LENGTH, '*', 'a', ARGV[1], 'e', element)
     return element
   end, 4),

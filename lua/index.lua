@@ -36,11 +36,16 @@ local function let_go(index, now_ms)
   redis.call('PEXPIRE', index, math.max(tonumber(last) - now_ms, -tonumber(first) - now_ms, 1))
 end
 
--- From here on the only copy is in Redis: no TTL, on the memory and on the index that names it. Called before the value is
--- written, as the one that fails where somebody put another type under the index's name.
-local function soil(memory, index, member)
+-- From here on the only copy is in Redis: the index that names it has no TTL. Called before the value is written, as the one
+-- that fails where somebody put another type under the index's name.
+local function name_soiled(index, member)
   redis.call('ZADD', index, '+inf', member)
   redis.call('PERSIST', index)
+end
+
+-- The same of a memory that stays as it is: nor has it one.
+local function soil(memory, index, member)
+  name_soiled(index, member)
   redis.call('PERSIST', memory)
 end
 

@@ -25,7 +25,9 @@ end
 
 -- A member is text that PostgreSQL can hold: UTF-8 without NUL. One that is not could be stored here and carried nowhere.
 local function is_member(text)
-  if not text or not string.find(text, '^[a-z0-9_]+:.') or string.find(text, '%z') then return false end
+  if not text then return false end
+  if string.find(text, '^[a-z0-9_]+:[ -~]+$') then return true end
+  if not string.find(text, '^[a-z0-9_]+:.') or string.find(text, '%z') then return false end
   local at = string.find(text, '[\128-\255]')
   while at do
     local sequence = string.match(text, '^[\194-\223][\128-\191]', at)
@@ -73,22 +75,24 @@ redis.register_function {
     local now = now_us()
     local value = redis.call('GET', KEYS[1])
     if not is_known(value) and how ~= 'blind' and how ~= 'volatile' then return MISS end
-    local m = parse_memory(value)
-    local is_living = m and not is_expired(m, now)
+    local mark, expires, count, accessed, created = value and string.byte(value), nil, 0, now, now
+    local is_living = false
+    if mark == 80 or mark == 84 then
+      local until_us, counted, last, first = struct.unpack('>dddd', value, 10)
+      is_living = until_us == 0 or until_us > now
+      if is_living then count, accessed, created = counted, last, first end
+    end
     if how == 'replace' and not is_living then return false end
-    if not is_living then m = { count = 0, accessed = now, created = now } end
-    local expires = ttl > 0 and math.floor(now + ttl * 1000000) or 0
-    local head = struct.pack(HEADER, expires, m.count, m.accessed, m.created, now)
+    expires = ttl > 0 and math.floor(now + ttl * 1000000) or 0
     -- One that is in PostgreSQL, or will be, is replaced there too: or what it was would come back.
-    local mark = value and string.sub(value, 1, 1)
-    local is_kept = mark == 'P' or (mark == 'A' and redis.call('PTTL', KEYS[1]) == -1)
-    if how == 'volatile' and not is_kept then
+    if how == 'volatile' and mark ~= 80 and (mark ~= 65 or redis.call('PTTL', KEYS[1]) ~= -1) then
+      local head = struct.pack(HEADER, expires, count, accessed, created, now)
       return store_transient(KEYS[1], KEYS[2], member, head, ARGV[4], ttl, now)
     end
     local ms, seq = log_append(KEYS[3], 'V', agent, member)
-    soil(KEYS[1], KEYS[2], member)
-    value = 'P' .. pack_stamp(ms, seq) .. head .. ARGV[4]
-    redis.call('SET', KEYS[1], value)
+    name_soiled(KEYS[2], member)
+    value = struct.pack('>BI6I2ddddd', 80, ms, seq, expires, count, accessed, created, now) .. ARGV[4]
+    redis.call('SET', KEYS[1], value) -- which takes a TTL away
     return value
   end, 4),
 }
