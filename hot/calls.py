@@ -154,12 +154,26 @@ def mentioned(keys: ShardKeys, start: bytes, count: int) -> Call[tuple[bytes, li
     return Call(command, lambda reply: (reply[0], list(zip(reply[1::2], reply[2::2], strict=True))))
 
 
-def shed(keys: ShardKeys, server: str, birth: bytes, items: Sequence[tuple[str, str, bytes]]) -> Call[int | Changed]:
-    """Lets go of what may be stale: of each item (key, kind, what its list keeps). Gives how many keys went."""
-    args: list[Argument] = [server, birth]
+def shed(
+    keys: ShardKeys, server: str, birth: bytes, items: Sequence[tuple[str, str, bytes]], start: int = 0
+) -> Call[tuple[int, int] | Changed]:
+    """Lets go of what may be stale: of each item (key, kind, what its list keeps), of the first from that element on.
+    Gives how many items are done, and how many elements of the next one."""
+    args: list[Argument] = [server, birth, start]
     for _, kind, kept in items:
         args += [kind, kept]
-    return _fcall("shed", (keys.parked, keys.stats, *(key for key, _, _ in items)), args, _or_changed(int))
+    return _fcall("shed", (keys.parked, keys.stats, *(key for key, _, _ in items)), args, _or_changed(_done))
+
+
+def _done(reply: Any) -> tuple[int, int]:
+    _, items, elements = reply
+    return int(items), int(elements)
+
+
+def clear(keys: ShardKeys, server: str, items: Sequence[tuple[str, str]]) -> Call[int | Changed]:
+    """Lets go of the rest that may be stale once what was parked is flushed: of each item (key, kind)."""
+    at = (keys.log, keys.parked, *(key for key, _ in items))
+    return _fcall("clear", at, (server, *(kind for _, kind in items)), _or_changed(int))
 
 
 def mark_recovered(keys: ShardKeys, server: str) -> Call[bool | Changed]:
@@ -206,13 +220,15 @@ def mark_flushed(keys: ShardKeys, stamp: int, before: int) -> Call[bool | Change
 _AGAIN = {"state": "s", "memory": "m", "memories": "i", "messages": "M", "events": "E"}
 
 
-def log_again(key: OwnedKey, stamp: int) -> Call[int]:
-    """Logs what of a key is stamped after that; gives how many entries that were."""
+def log_again(key: OwnedKey, stamp: int, start: int = 0) -> Call[tuple[int, int | None]]:
+    """Logs what of a key is stamped after that, of a list from that element on; gives how many entries that were, and
+    how many elements are done (None: all)."""
     shard, tag = shard_keys(key.shard), f"{PREFIX}{{{key.shard}}}:"
     index = f"{tag}memories:{key.agent}"
     member = key.name.removeprefix(f"{tag}memory:{key.agent}:") if key.kind == "memory" else ""
-    args = (key.agent.bytes, _AGAIN[key.kind], stamp.to_bytes(8, "big"), member)
-    return _fcall("log_again", (key.name, shard.log, shard.accesses, index), args, int)
+    args = (key.agent.bytes, _AGAIN[key.kind], stamp.to_bytes(8, "big"), member, start)
+    decode = lambda reply: (int(reply[0]), int(reply[1]) if reply[1] else None)  # noqa: E731
+    return _fcall("log_again", (key.name, shard.log, shard.accesses, index), args, decode)
 
 
 def kept_reply(keys: ShardKeys, field: bytes) -> Call[bytes | None]:
@@ -489,14 +505,9 @@ RESIDENT = Resident.RESIDENT
 
 
 def lease(key: str, kind: str, token: bytes, ttl: float) -> Call[bytes | Resident]:
-    """The right to offer a state ('s') or a memory ('m')."""
+    """The right to offer a state ('s'), a memory ('m') or, as long as nothing leaves it, a history ('h')."""
     decode = lambda reply: RESIDENT if reply == b"RESIDENT" else bytes(reply)  # noqa: E731
     return _fcall("lease", (key,), (kind, token, int(ttl * 1000)), decode)
-
-
-def lease_history(key: str, token: bytes, ttl: float) -> Call[wire.History]:
-    """The right to offer a history, which its header is; and the list as it stands."""
-    return _fcall("lease", (key,), ("h", token, int(ttl * 1000)), wire.history_of)
 
 
 def offer_state(keys: AgentKeys, token: bytes, ttl: float, state: StoredState | None) -> Call[bool]:
@@ -551,21 +562,6 @@ def offer_memories(
 def evict(keys: Sequence[str] | Sequence[bytes]) -> Call[tuple[int, int]]:
     """Drops what is clean of these keys; gives (dropped, kept)."""
     return _fcall("evict", keys, (), lambda reply: (int(reply[0]), int(reply[1])))
-
-
-def drop(key: str) -> Call[int]:
-    """Drops a key of which its caller knows that nothing is unflushed, whatever its TTL says."""
-    return Call(("DEL", key), int)
-
-
-def memory_mark(key: str) -> Call[bytes]:
-    """The first byte of a memory's value, which says what it is; see `lua/memories.lua`."""
-    return Call(("GETRANGE", key, 0, 0), bytes)
-
-
-def claim_nothing(index: str) -> Call[int]:
-    """Takes from an index what it says of whole types."""
-    return Call(("ZREMRANGEBYSCORE", index, "-inf", "(0"), int)
 
 
 def scan(cursor: bytes, pattern: str) -> Call[tuple[bytes, list[bytes]]]:
@@ -758,10 +754,10 @@ class Settlement:
         self.keys += [keys.memory(member), keys.memories]
         self.args += ["fm", keys.agent.bytes, member, stamp.to_bytes(8, "big")]
 
-    def outdated(self, key: str, message: UUID) -> None:
-        """A message whose emotional context in PostgreSQL is newer than the one that was flushed."""
+    def outdated(self, key: str, message: UUID, at_us: int) -> None:
+        """A message of that time whose emotional context in PostgreSQL is newer than the one that was flushed."""
         self.keys.append(key)
-        self.args += ["o", message.bytes]
+        self.args += ["o", message.bytes, at_us]
 
     def unread(self, agent_member: bytes) -> None:
         """A memory that was read and cannot be carried."""

@@ -54,11 +54,12 @@ def _dropped(reply: Any) -> Dropped:
     return Dropped(stamp_of(reply[0]) if reply[0] else None, int(reply[1]), int(reply[2]))
 
 
-def erase_keys(keys: AgentKeys, through: int, at_us: int, members: Sequence[bytes]) -> Call[int]:
-    """Drops what is still there of a forgotten agent; gives how many keys held something."""
+def erase_keys(keys: AgentKeys, through: int, at_us: int, members: Sequence[bytes]) -> Call[tuple[int, bool]]:
+    """Drops what is still there of a forgotten agent; gives how many keys held something, and whether a list is so long
+    that it must be looked at again."""
     at = (keys.state, keys.messages, keys.events, keys.memories, keys.accesses)
     args: list[Argument] = [keys.agent.bytes, entry_id_of(through), at_us, *members]
-    return _fcall("erase_keys", (*at, *_memories(keys, members)), args, int)
+    return _fcall("erase_keys", (*at, *_memories(keys, members)), args, lambda reply: (int(reply[0]), bool(reply[1])))
 
 
 def erase_entries(keys: AgentKeys, stream: str, through: int, after: bytes) -> Call[Erased]:

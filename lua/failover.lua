@@ -68,25 +68,31 @@ local function is_in(log, element)
   return #redis.call('XRANGE', log, id, id) > 0
 end
 
--- Leaves of a list what is not in PostgreSQL. It is another list then, complete from nowhere: readers fetch the rest, and
--- what is about to be offered is refused.
-local function shed_history(list, log, birth, kept)
+local LOOKS = 200 -- keys, and elements of lists, that one call looks at: Redis does nothing else meanwhile
+
+-- Leaves of a list what is not in PostgreSQL: of `most` elements after the first `start`. It is another list from the first
+-- of them on, complete from nowhere: readers fetch the rest, and what is about to be offered is refused. Gives how many
+-- it looked at, and after which to go on (nil: done). Nobody else changes a list meanwhile; who dies leaves it to be begun again.
+local function shed_history(list, log, birth, kept, start, most)
   local header = parse_header(redis.call('LINDEX', list, 0))
-  if not header then return end
-  local left = {}
-  for _, element in ipairs(redis.call('LRANGE', list, 1, -1)) do
+  if not header then return 0 end
+  if start == 0 then
+    header.from_us, header.from_stamp, header.birth, header.trims = NEVER, ZERO, birth, header.trims + 1
+    redis.call('LSET', list, 0, pack_header(header))
+  end
+  local page, gone = redis.call('LRANGE', list, start + 1, start + most), 0
+  for i, element in ipairs(page) do
     local readable, id = pcall(id_in, element)
     local is_kept = kept['\1' .. stamp_in(element)] or (readable and id and kept['\0' .. id])
-    if is_kept or is_in(log, element) then left[#left + 1] = element end
+    if not is_kept and not is_in(log, element) then
+      redis.call('LSET', list, start + i, '')
+      gone = gone + 1
+    end
   end
-  if #left == 0 then return redis.call('DEL', list) end
-  local before = redis.call('LLEN', list)
-  header.from_us, header.from_stamp, header.birth, header.trims = NEVER, ZERO, birth, header.trims + 1
-  redis.call('RPUSH', list, pack_header(header))
-  for first = 1, #left, CHUNK do
-    redis.call('RPUSH', list, unpack(left, first, math.min(first + CHUNK - 1, #left)))
-  end
-  redis.call('LTRIM', list, before, -1)
+  if gone > 0 then redis.call('LREM', list, gone, '') end
+  if #page == most then return #page, start + #page - gone end
+  if redis.call('LLEN', list) == 1 then redis.call('DEL', list) end
+  return #page
 end
 
 -- What the index says of whole types, and the leases on that, may be stale. The names stay: what of them has no value is
@@ -109,30 +115,65 @@ local function is_volatile(kind, key)
   return kind == 'm' and redis.call('GETRANGE', key, 0, 0) == 'T'
 end
 
--- banshee1_shed: lets go of what may be stale. Does nothing once it was said (`mark`) that all of the shard is done.
+-- Lets go of what may be stale of a key; gives whether it went, and what `shed_history` does.
+local function shed_key(key, kind, log, birth, kept, start, most)
+  if kind == 'i' then return 0 * shed_index(key), 0 end
+  local ttl = redis.call('PTTL', key)
+  if ttl >= 0 and not is_volatile(kind, key) then return redis.call('UNLINK', key), 0 end
+  if ttl == -1 and kind == 'h' then return 0, shed_history(key, log, birth, kept_of(kept), start, most) end
+  return 0, 0
+end
+
+-- banshee1_shed: lets go of what may be stale, some at a time. Does nothing once it was said (`mark`) that all of the shard is
+-- done.
 --   KEYS   parked, stats, then keys of agents
---   ARGV   the identity of this server, a birth for lists (8 bytes), then for each key two: 's', 'm', 'i' or 'h', and for a
---          list what `mentioned` says that its agent keeps, each after its length (1 byte)
---   reply  how many keys went | CHANGED (it is another server)
+--   ARGV   the identity of this server, a birth for lists (8 bytes), how many elements of the first key are done, then for
+--          each key two: 's', 'm', 'i' or 'h', and for a list what `mentioned` says that its agent keeps, each after its
+--          length (1 byte)
+--   reply  [how many keys went, how many keys are done, how many elements of the next one] | CHANGED (it is another server)
 redis.register_function {
   function_name = 'banshee1_shed',
   callback = function(KEYS, ARGV)
+    local start, gone, looks = number_in(ARGV[3], 0, NEVER), 0, 0
     if not ARGV[2] or #ARGV[2] ~= 8 then return invalid('birth: not 8 bytes') end
-    if #ARGV ~= 2 + 2 * (#KEYS - 2) then return invalid('keys: each needs its kind and what is kept') end
+    if not start then return invalid('start: not a number') end
+    if #ARGV ~= 3 + 2 * (#KEYS - 2) then return invalid('keys: each needs its kind and what is kept') end
     if not is_here(ARGV[1]) then return CHANGED end
-    if redis.call('HGET', KEYS[2], 'server') == ARGV[1] then return 0 end
-    local gone = 0
+    if redis.call('HGET', KEYS[2], 'server') == ARGV[1] then return { 0, #KEYS - 2, 0 } end
     for i = 3, #KEYS do
-      local key, kind = KEYS[i], ARGV[2 * i - 3]
+      if looks >= LOOKS then return { gone, i - 3, 0 } end
       -- A key that somebody broke (another type) must not keep the others.
+      local whole, went, looked, on =
+        pcall(shed_key, KEYS[i], ARGV[2 * i - 2], KEYS[1], ARGV[2], ARGV[2 * i - 1], start, LOOKS - looks)
+      if whole then
+        gone, looks = gone + went, looks + 1 + looked
+        if on then return { gone, i - 3, on } end
+      end
+      start = 0
+    end
+    return { gone, #KEYS - 2, 0 }
+  end,
+  flags = { 'allow-oom' },
+}
+
+-- banshee1_clear: once what was parked is flushed, lets go of the rest that may be stale: keys with a TTL, and where nothing is
+-- parked any more also lists without one. (A reader may have brought elements into one that lie above all that was parked, so
+-- that no flush made it clean.) A shard that is written to already keeps those.
+--   KEYS   log, parked, then keys of agents
+--   ARGV   the identity of this server, then for each key 's', 'm', 'i' or 'h'
+--   reply  how many keys went | CHANGED (it is another server)
+redis.register_function {
+  function_name = 'banshee1_clear',
+  callback = function(KEYS, ARGV)
+    if #ARGV ~= #KEYS - 1 then return invalid('keys: each needs its kind') end
+    if not is_here(ARGV[1]) then return CHANGED end
+    local gone, carried = 0, redis.call('EXISTS', KEYS[1]) == 0 and redis.call('XLEN', KEYS[2]) == 0
+    for i = 3, #KEYS do
       pcall(function()
+        local key, kind = KEYS[i], ARGV[i - 1]
         if kind == 'i' then return shed_index(key) end
-        local ttl = redis.call('PTTL', key)
-        if ttl >= 0 and not is_volatile(kind, key) then
-          gone = gone + redis.call('DEL', key)
-        elseif ttl == -1 and kind == 'h' then
-          shed_history(key, KEYS[1], ARGV[2], kept_of(ARGV[2 * i - 2]))
-        end
+        if is_volatile(kind, key) then return end
+        if (carried and kind == 'h') or redis.call('PTTL', key) >= 0 then gone = gone + redis.call('UNLINK', key) end
       end)
     end
     return gone
@@ -251,11 +292,12 @@ local function memory_again(memory, log, agent, floor, accesses, index, member)
   return 0
 end
 
-local function history_again(list, log, agent, floor, kind)
+-- Of some elements after the first `start`; gives how many it logged, and after which to go on ('': done).
+local function history_again(list, log, agent, floor, kind, start)
   local header, last = parse_header(redis.call('LINDEX', list, 0)), nil
-  if not header then return 0 end
-  local again = 0
-  for _, element in ipairs(redis.call('LRANGE', list, 1, -1)) do
+  if not header then return { 0, '' } end
+  local again, page = 0, redis.call('LRANGE', list, start + 1, start + LOOKS)
+  for _, element in ipairs(page) do
     if stamp_after(stamp_in(element), floor) and not is_in(log, element) then
       local ms, seq = log_append(log, kind, agent, element, true)
       again, last = again + 1, pack_stamp(ms, seq)
@@ -265,14 +307,14 @@ local function history_again(list, log, agent, floor, kind)
     mark_late(list, header, last)
     redis.call('PERSIST', list)
   end
-  return again
+  return { again, #page == LOOKS and string.format('%.0f', start + #page) or '' }
 end
 
 -- banshee1_log_again: logs what of a key is stamped after the time to which PostgreSQL went back.
 --   KEYS   a key of an agent, log, accesses, index
 --   ARGV   agent (16 bytes), 's' (a state), 'm' (a memory), 'i' (the index), 'M' (messages) or 'E' (events), that stamp
---          (8 bytes), member of the memory ('' else)
---   reply  how many entries it logged
+--          (8 bytes), member of the memory ('' else), how many elements of a list are done
+--   reply  [how many entries it logged, how many elements of a list are done ('': all)]
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_log_again',
@@ -280,12 +322,14 @@ redis.register_function {
     local key, log, agent, kind, floor = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
     if not is_agent(agent) then return invalid('agent: not 16 bytes') end
     if not floor or #floor ~= 8 then return invalid('stamp: not 8 bytes') end
-    if redis.call('EXISTS', log) == 0 or redis.call('EXISTS', key) == 0 then return 0 end
-    if kind == 'i' then return shed_index(key) * 0 end
-    if kind == 'M' or kind == 'E' then return history_again(key, log, agent, floor, string.lower(kind)) end
-    if redis.call('PTTL', key) < 0 then return 0 end -- the log has it
-    if kind == 's' then return state_again(key, log, agent, floor) end
-    if kind == 'm' then return memory_again(key, log, agent, floor, KEYS[3], KEYS[4], ARGV[4]) end
+    local start = number_in(ARGV[5], 0, NEVER)
+    if not start then return invalid('start: not a number') end
+    if redis.call('EXISTS', log) == 0 or redis.call('EXISTS', key) == 0 then return { 0, '' } end
+    if kind == 'i' then return { shed_index(key) * 0, '' } end
+    if kind == 'M' or kind == 'E' then return history_again(key, log, agent, floor, string.lower(kind), start) end
+    if redis.call('PTTL', key) < 0 then return { 0, '' } end -- the log has it
+    if kind == 's' then return { state_again(key, log, agent, floor), '' } end
+    if kind == 'm' then return { memory_again(key, log, agent, floor, KEYS[3], KEYS[4], ARGV[4]), '' } end
     return invalid('kind: not s, m, i, M or E')
   end,
   flags = { 'allow-oom' }, -- what is logged is carried and let go of: a full server could never be drained before

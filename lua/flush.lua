@@ -102,7 +102,7 @@ redis.register_function {
     for _, key in ipairs(KEYS) do
       local ttl = redis.call('PTTL', key)
       if ttl >= 0 then
-        redis.call('DEL', key)
+        redis.call('UNLINK', key)
         dropped = dropped + 1
       elseif ttl == -1 then
         kept = kept + 1

@@ -77,27 +77,38 @@ local function erase_state(state, through)
   return redis.call('UNLINK', state)
 end
 
+-- What was accepted by a stamp lies by its time at the front of a list: no record's own time is later than its stamp. Of a
+-- list that is very long, only so much of the front is looked at; who looks again goes on with that. (Unless all of that
+-- has a time of its own and is of the new life: then what lies behind it stays until the list goes.) Gives also
+-- whether it is worth while to look again.
 local function erase_history(list, through)
   local header = parse_header(redis.call('LINDEX', list, 0))
   local newest = header and redis.call('LINDEX', list, -1)
-  if not header or string.byte(newest) == 255 then return 0 end
+  if not header or string.byte(newest) == 255 then return 0, false end
   -- No stamp is larger than both, so where neither is after it the list need not be walked along.
   if not stamp_after(stamp_in(newest), through) and not stamp_after(header.late, through) then
-    return redis.call('UNLINK', list)
+    return redis.call('UNLINK', list), false
   end
-  local kept, every = {}, redis.call('LRANGE', list, 1, -1)
-  for _, element in ipairs(every) do
+  local kept, front = {}, redis.call('LRANGE', list, 1, MOST)
+  for _, element in ipairs(front) do
     if stamp_after(stamp_in(element), through) then kept[#kept + 1] = element end
   end
-  if #kept == #every then return 0 end
+  if #kept == #front then return 0, false end
   header.trims = header.trims + 1
+  local every = redis.call('LLEN', list) - 1
+  if #front < every then
+    redis.call('LTRIM', list, 1 + #front, -1)
+    for i = #kept, 1, -1 do redis.call('LPUSH', list, kept[i]) end
+    redis.call('LPUSH', list, pack_header(header))
+    return 1, true
+  end
   -- Behind the old ones, which then go: while its slot migrates, a key that is gone cannot be made again.
   redis.call('RPUSH', list, pack_header(header))
   for first = 1, #kept, CHUNK do
     redis.call('RPUSH', list, unpack(kept, first, math.min(first + CHUNK - 1, #kept)))
   end
-  redis.call('LTRIM', list, 1 + #every, -1)
-  return 1
+  redis.call('LTRIM', list, 1 + every, -1)
+  return 1, false
 end
 
 -- `moment` (microseconds): a volatile memory has no stamp, it goes if it was stored by then. A lease goes, and what is only
@@ -122,7 +133,7 @@ end
 -- banshee1_erase_keys: drops what is still there of an agent that was forgotten; what was written since stays.
 --   KEYS   state, messages, events, index, accesses, then one memory for each member
 --   ARGV   agent (16 bytes), through which stamp as an id, when that was in microseconds, members
---   reply  how many keys held something that should have been gone
+--   reply  [how many keys held something that should have been gone, 1: a list is so long that it must be looked at again]
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_erase_keys',
@@ -132,11 +143,13 @@ redis.register_function {
     if not through then return invalid('stamp: not <ms>-<seq>') end
     if not moment then return invalid('moment: not microseconds since 1970') end
     if #KEYS - 5 ~= #ARGV - 3 then return invalid('members: not one a key') end
-    local found = erase_state(KEYS[1], through) + erase_history(KEYS[2], through) + erase_history(KEYS[3], through)
+    local messages, more_messages = erase_history(KEYS[2], through)
+    local events, more_events = erase_history(KEYS[3], through)
+    local found = erase_state(KEYS[1], through) + messages + events
     for i = 4, #ARGV do
       found = found + erase_memory(KEYS[i + 2], KEYS[4], KEYS[5], agent, ARGV[i], through, moment)
     end
-    return found
+    return { found, (more_messages or more_events) and 1 or 0 }
   end,
   flags = { 'allow-oom' },
 }

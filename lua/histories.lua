@@ -19,6 +19,7 @@ local NEVER = 9007199254740992
 local ZERO = '\0\0\0\0\0\0\0\0' -- a stamp before all others; libraries load without string.rep
 local FEED_LENGTH = 1000 -- events a shard's feed keeps for subscribers that were away: no promise, they are in PostgreSQL
 local CHUNK = 500 -- arguments of one command: Lua cannot unpack more than some thousands
+local MOST = 1000 -- elements of a list that one call walks along: Redis does nothing else meanwhile
 
 local function pack_header(h)
   return '\255' .. struct.pack('>d', h.from_us) .. h.from_stamp .. h.birth .. struct.pack('>I4', h.trims) .. h.late
@@ -102,21 +103,39 @@ local function is_beyond(element, us, stamp)
   return at > us or (at == us and stamp_after(stamp_in(element), stamp))
 end
 
--- Puts an element where its place is. Returns whether that is the end.
-local function insert(list, element)
-  local at, stamp = time_in(element), stamp_in(element)
-  local low, high = 1, redis.call('LLEN', list) -- the first that is later lies in [low, high]; high: there is none
+-- The index of the first element that lies after a place; the list's length where none does.
+local function first_beyond(list, us, stamp)
+  local low, high = 1, redis.call('LLEN', list)
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if is_beyond(redis.call('LINDEX', list, middle), at, stamp) then high = middle else low = middle + 1 end
+    if is_beyond(redis.call('LINDEX', list, middle), us, stamp) then high = middle else low = middle + 1 end
   end
-  local later = redis.call('LINDEX', list, low)
-  if later then
-    redis.call('LINSERT', list, 'BEFORE', later, element)
-  else
+  return low
+end
+
+-- What lies where an element does, and its index; nil where nothing does.
+local function at_place_of(list, element)
+  local index = first_beyond(list, time_in(element), stamp_in(element)) - 1
+  local there = index > 0 and redis.call('LINDEX', list, index)
+  if there and stamp_in(there) == stamp_in(element) then return there, index end
+end
+
+-- Puts an element where its place is. Returns whether that is the end.
+local function insert(list, element)
+  local index, length = first_beyond(list, time_in(element), stamp_in(element)), redis.call('LLEN', list)
+  if index == length then
     redis.call('RPUSH', list, element)
+    return true
   end
-  return not later
+  if length - index > CHUNK then
+    redis.call('LINSERT', list, 'BEFORE', redis.call('LINDEX', list, index), element)
+    return false
+  end
+  -- Near the end of a list that may be very long: LINSERT would walk to it from the beginning.
+  local later = redis.call('LRANGE', list, index, -1)
+  redis.call('LTRIM', list, 0, index - 1)
+  redis.call('RPUSH', list, element, unpack(later))
+  return false
 end
 
 local function mark_late(list, header, stamp)
@@ -232,13 +251,6 @@ redis.register_function {
   end, 4),
 }
 
-local function is_among(list, stamp)
-  for _, element in ipairs(redis.call('LRANGE', list, 1, -1)) do
-    if stamp_in(element) == stamp then return true end
-  end
-  return false
-end
-
 -- banshee1_amend_message: gives a message another emotional context. One that is not resident becomes so, by itself: until
 -- the flush has carried the amendment, PostgreSQL still says what was before.
 --   KEYS   messages, log, forgotten
@@ -250,14 +262,14 @@ redis.register_function {
   callback = function(KEYS, ARGV)
     local list, before, after = KEYS[1], ARGV[2], ARGV[3]
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
-    if not after or #after < 12 then return invalid('element: no message') end
+    if not after or #after < 18 then return invalid('element: no message') end
     if not ARGV[4] or ARGV[4] == '' then return invalid('amendment: empty') end
     -- Who read the message before its agent was forgotten must not bring it back.
     if is_forgotten(KEYS[3], ARGV[1], stamp_in(after)) then return CHANGED end
     local header = parse_header(redis.call('LINDEX', list, 0))
-    local at = before ~= '' and redis.call('LPOS', list, before)
-    if before ~= '' and (not at or at == 0) then return CHANGED end
-    if before == '' and header and is_among(list, stamp_in(after)) then return CHANGED end
+    local there, at
+    if header then there, at = at_place_of(list, after) end
+    if (there or '') ~= before then return CHANGED end
     local ms, seq = log_append(KEYS[2], 'A', ARGV[1], ARGV[4])
     local stamp = pack_stamp(ms, seq)
     if at then
@@ -291,7 +303,8 @@ local function merged(ours, theirs)
   return result
 end
 
--- banshee1_offer_history: what PostgreSQL said, into a list that lost nothing since its header was read.
+-- banshee1_offer_history: what PostgreSQL said, into a list that lost nothing since its header was read. One that is very
+-- long serves the newest by itself, and to put it together anew would hold up everybody.
 --   KEYS   messages or events
 --   ARGV   birth and trims of that header (12 bytes), TTL of a clean list in milliseconds, the place from which on
 --          PostgreSQL's answer is complete (microseconds, 8 bytes of stamp), then elements in order of place
@@ -304,6 +317,7 @@ redis.register_function {
     if not from_us or not ARGV[4] or #ARGV[4] ~= 8 then return invalid('from: no place') end
     local header = parse_header(redis.call('LINDEX', list, 0))
     if not header or header.birth .. struct.pack('>I4', header.trims) ~= ARGV[1] then return REFUSED end
+    if redis.call('LLEN', list) > MOST + #ARGV then return REFUSED end
     local offered = {}
     for i = 5, #ARGV do offered[#offered + 1] = ARGV[i] end
     local ours = redis.call('LRANGE', list, 1, -1)

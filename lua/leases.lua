@@ -4,7 +4,8 @@
 -- The lease lies where the key would be, so whatever creates the key ends it, and it ends by itself after its TTL.
 --   KEYS   state | memory | messages | events
 --   ARGV   's' | 'm' | 'h', token (8 bytes), TTL in milliseconds
---   reply  RESIDENT (read again) | token to offer with (another reader's, if it was first) | for 'h' the whole list
+--   reply  RESIDENT (read again; of a list: its header is the right to offer) | token to offer with (another reader's, if
+--          it was first)
 redis.register_function {
   function_name = 'banshee1_lease',
   callback = function(KEYS, ARGV)
@@ -22,13 +23,12 @@ redis.register_function {
       if value then return string.sub(value, 2) end
       redis.call('SET', key, 'L' .. token)
     elseif kind == 'h' then
-      if redis.call('EXISTS', key) == 1 then return redis.call('LRANGE', key, 0, -1) end
+      if redis.call('EXISTS', key) == 1 then return RESIDENT end
       redis.call('RPUSH', key, pack_header { from_us = NEVER, from_stamp = ZERO, birth = token, trims = 0, late = ZERO })
     else
       return invalid('kind: not s, m or h')
     end
     redis.call('PEXPIRE', key, ttl)
-    if kind == 'h' then return redis.call('LRANGE', key, 0, -1) end
     return token
   end,
 }

@@ -1,34 +1,43 @@
 -- What becomes of the keys that a flush carried: mark-clean (`flush.lua`) does this once they are committed.
 
+-- From where on nothing is missing in a list once an element and all before it are gone.
+local function begin_after(header, element)
+  if not is_from(element, header.from_us, header.from_stamp) then return end
+  local ms, seq = struct.unpack('>I6I2', stamp_in(element))
+  header.from_us, header.from_stamp = time_in(element), pack_stamp(ms, seq + 1)
+end
+
+-- How many of up to `over` elements at the front of a list are flushed; what is left for later once these are MOST.
+local function flushed_of(list, through, over)
+  local drop = 0
+  while drop < over and drop < MOST do
+    local front, flushed = redis.call('LRANGE', list, drop + 1, math.min(drop + CHUNK, over)), 0
+    for _, element in ipairs(front) do
+      if stamp_after(stamp_in(element), through) then return drop + flushed end
+      flushed = flushed + 1
+    end
+    drop = drop + flushed
+  end
+  return drop
+end
+
 -- Drops from the front of a list what is flushed and over the cap, and lets a list go in which nothing is unflushed.
 local function settle_history(list, through, cap, hot_ttl)
   local header = parse_header(redis.call('LINDEX', list, 0))
   if not header then return end
   -- While something of it waits that is not the last element (a late one, an amended one), none of it may go.
   if stamp_after(header.late, through) then return end
-  local over, drop = redis.call('LLEN', list) - 1 - cap, 0
-  while drop < over do
-    local front = redis.call('LRANGE', list, drop + 1, math.min(drop + CHUNK, over))
-    local flushed = 0
-    for _, element in ipairs(front) do
-      if stamp_after(stamp_in(element), through) then break end
-      flushed = flushed + 1
-      if is_from(element, header.from_us, header.from_stamp) then
-        local ms, seq = struct.unpack('>I6I2', stamp_in(element))
-        header.from_us, header.from_stamp = time_in(element), pack_stamp(ms, seq + 1)
-      end
-    end
-    drop = drop + flushed
-    if flushed < #front then break end
-  end
+  local newest = redis.call('LINDEX', list, -1)
+  local clean = string.byte(newest) == 255 or not stamp_after(stamp_in(newest), through)
+  local over = redis.call('LLEN', list) - 1 - cap
+  local drop = clean and math.max(over, 0) or flushed_of(list, through, over)
   if drop > 0 then
+    begin_after(header, redis.call('LINDEX', list, drop))
     header.trims = header.trims + 1
     redis.call('LTRIM', list, drop + 1, -1)
     redis.call('LPUSH', list, pack_header(header))
   end
-  local newest = redis.call('LINDEX', list, -1)
-  if string.byte(newest) ~= 255 and stamp_after(stamp_in(newest), through) then return end
-  redis.call('PEXPIRE', list, hot_ttl)
+  if clean then redis.call('PEXPIRE', list, hot_ttl) end
 end
 
 -- A value that lost against another that PostgreSQL has: the next read brings that in. One that was written meanwhile is
@@ -71,13 +80,18 @@ local function drop_memory(memory, index, accesses, flushed, agent, member)
   settle_member(index, member, 0, now_us())
 end
 
--- The list is complete from nowhere then, so that readers ask PostgreSQL.
-local function drop_outdated(list, id)
+-- A message that lies at that time. The list is complete from nowhere then, so that readers ask PostgreSQL.
+local function drop_outdated(list, id, us)
   local header = parse_header(redis.call('LINDEX', list, 0))
   if not header then return end
-  for _, element in ipairs(redis.call('LRANGE', list, 1, -1)) do
+  local index, length = first_beyond(list, us, ZERO), redis.call('LLEN', list)
+  for i, element in ipairs(redis.call('LRANGE', list, index, index + MOST - 1)) do
+    if time_in(element) > us then break end
     local readable, own = pcall(id_in, element)
-    if readable and own == id then redis.call('LREM', list, 1, element) end
+    if readable and own == id then
+      redis.call('LREM', list, index + i < length / 2 and 1 or -1, element)
+      break
+    end
   end
   header.from_us, header.from_stamp, header.trims = NEVER, ZERO, header.trims + 1
   redis.call('LSET', list, 0, pack_header(header))
@@ -100,8 +114,8 @@ local SETTLE = {
   M = { keys = 2, args = 3, run = function(k, a, _, _, accesses)
     drop_memory(k[1], k[2], accesses, a[3], a[1], a[2])
   end },
-  -- a message of which PostgreSQL has a newer emotional context: KEYS list; ARGV id
-  o = { keys = 1, args = 1, run = function(k, a) drop_outdated(k[1], a[1]) end },
+  -- a message of which PostgreSQL has a newer emotional context: KEYS list; ARGV id, its time in microseconds
+  o = { keys = 1, args = 2, run = function(k, a) drop_outdated(k[1], a[1], tonumber(a[2])) end },
   -- what leaves a history otherwise (poison, expired): KEYS list; ARGV element
   p = { keys = 1, args = 1, run = function(k, a) redis.call('LREM', k[1], 1, a[1]) end },
   -- what a forgotten agent left, where all of it is at or below its tombstone: KEYS state; ARGV stamp

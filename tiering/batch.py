@@ -58,8 +58,8 @@ class Load:
     stamps: dict[UUID, int] = field(default_factory=dict)
     superseded: set[UUID | Member] = field(default_factory=set)
     """States (by agent) and memories that PostgreSQL has others of."""
-    outdated: set[tuple[UUID, UUID]] = field(default_factory=set)
-    """Messages (by agent and id) whose emotional context in PostgreSQL is newer."""
+    outdated: set[tuple[UUID, UUID, int]] = field(default_factory=set)
+    """Messages (by agent, id and time) whose emotional context in PostgreSQL is newer."""
 
     def __post_init__(self) -> None:
         for raw in self.accessed:
@@ -235,7 +235,7 @@ class Load:
     def supersede(self, row: StateRow | MemoryRow | AmendmentRow) -> None:
         """Notes that PostgreSQL has another: the one in Redis must not stay to be read."""
         if isinstance(row, AmendmentRow):
-            self.outdated.add((row.agent_id, row.message_id))
+            self.outdated.add((row.agent_id, row.message_id, row.at_us))
         elif isinstance(row, MemoryRow):
             self.superseded.add((row.agent_id, member_of(row.memory_type, row.key)))
         else:
@@ -251,8 +251,8 @@ class Load:
         settlement, settings = Settlement(), self.settings
         for key, element in self._leaving():
             settlement.drop(key, element)
-        for agent, message in self.outdated:
-            settlement.outdated(self._keys(agent).messages, message)
+        for agent, message, at_us in self.outdated:
+            settlement.outdated(self._keys(agent).messages, message, at_us)
         self._settle_forgotten(settlement)
         for agent in self.messages:
             settlement.history(self._keys(agent).messages, settings.message_cap)

@@ -133,8 +133,9 @@ def rehydrate(kind: Kind[R], residency: Residency, keys: AgentKeys) -> Steps[int
 def _both(
     kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int
 ) -> Steps[tuple[list[Placed[R]], list[Placed[R]]]]:
-    """The list as it stands, and PostgreSQL's newest `limit`, which are offered to it on the way."""
-    history = yield from _leased(kind, residency, keys)
+    """The newest of the list as it stands, and PostgreSQL's newest `limit`, which are offered to it on the way."""
+    # Twice as many: what cannot be decoded is skipped.
+    history = yield from _leased(kind, residency, keys, 2 * limit)
     failpoint("rehydrate.history_leased")
     hot = _read(kind, residency, keys, history.elements)
     cold = yield kind.page(keys.agent, limit, None)
@@ -150,13 +151,15 @@ def _both(
     return hot, cold
 
 
-def _leased(kind: Kind[R], residency: Residency, keys: AgentKeys) -> Steps[wire.History]:
-    """The whole list. One that is not resident is begun, empty, so that there is something to offer to."""
+def _leased(kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int) -> Steps[wire.History]:
+    """The end of the list. One that is not resident is begun, empty, so that there is something to offer to."""
+    at: str = kind.key(keys)
+    token, ttl = os.urandom(8), residency.settings.lease_ttl
     try:
-        history = yield calls.lease_history(kind.key(keys), os.urandom(8), residency.settings.lease_ttl)
+        replies = yield [calls.lease(at, "h", token, ttl), *calls.history_end(at, limit)]
+        return calls.end_of(replies[1:])
     except HotStoreFull:
-        history = yield calls.whole_history(kind.key(keys))
-    return history  # type: ignore[no-any-return]
+        return calls.end_of((yield calls.history_end(at, limit)))
 
 
 def before(kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int, cursor: UUID) -> Steps[list[R]]:

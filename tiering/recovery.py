@@ -38,10 +38,9 @@ from banshee_memory.tiering.shards import ask
 
 T = TypeVar("T")
 _ATTEMPTS = 3
-_KEYS_AT_ONCE = 2_000
-_ENTRIES_AT_ONCE = 1_000
+_KEYS_AT_ONCE = 500
+_ENTRIES_AT_ONCE = 200
 _LETTERS = {"state": "s", "messages": "h", "events": "h", "memory": "m", "memories": "i"}
-_VOLATILE = b"T"
 Kept = Mapping[tuple[int, bytes], Sequence[bytes]]
 
 
@@ -155,8 +154,14 @@ class _Recovery:
         by_shard: dict[int, list[tuple[str, str, bytes]]] = defaultdict(list)
         for key in page:
             by_shard[key.shard].append((key.name, _LETTERS[key.kind], _kept_in(key, kept)))
-        birth = os.urandom(8)
-        self._ask_it([calls.shed(self._shards[n], server, birth, items) for n, items in by_shard.items()])
+        birth, starts = os.urandom(8), dict.fromkeys(by_shard, 0)
+        while by_shard:  # each call does some of it, so that each is short
+            plans = [calls.shed(self._shards[n], server, birth, items, starts[n]) for n, items in by_shard.items()]
+            for shard, done in zip(list(by_shard), self._ask_it(plans), strict=True):
+                items, starts[shard] = done or (len(by_shard[shard]), 0)
+                by_shard[shard] = by_shard[shard][items:]
+                if not by_shard[shard]:
+                    del by_shard[shard]
 
     # --- step two ---
 
@@ -171,7 +176,7 @@ class _Recovery:
         # Held, so that a flush that read its records from the server before this one is either stored or never will be.
         with self._cold.drain(range(self._settings.shards), wait=self._settings.flush_timeout) as rows:
             stamps = rows.stamps()
-            self._let_go_of_what_is_cold()
+            self._let_go_of_what_is_cold(found.identity)
             failpoint("recover.cleared")
             self._tell_replies(rows)
             failpoint("recover.replies_told")
@@ -183,27 +188,14 @@ class _Recovery:
         self._name(found)
         failpoint("recover.named")
 
-    def _let_go_of_what_is_cold(self) -> None:
+    def _let_go_of_what_is_cold(self, server: str) -> None:
         """What survived is flushed, and may differ from what PostgreSQL has of it: a message was amended on the server
         before this one, or a flush from there stored a value last. Nobody writes meanwhile."""
-        carried = self._carried()
         for page in _pages(self._owned(), _KEYS_AT_ONCE):
-            # A list into which a reader brought what the lost server had flushed last ends above the parked log: the
-            # flush of that did not make it clean, and nothing would later.
-            ask(self._hot, [calls.drop(key.name) for key in page if _LETTERS[key.kind] == "h" and key.shard in carried])
-            indexes = [key.name for key in page if key.kind == "memories"]
-            memories = [key.name for key in page if key.kind == "memory"]
-            marks = ask(self._hot, [calls.memory_mark(name) for name in memories])
-            kept = {name for name, mark in zip(memories, marks, strict=True) if mark == _VOLATILE} | {*indexes}
-            ask(self._hot, [calls.evict([key.name]) for key in page if key.name not in kept])
-            ask(self._hot, [calls.claim_nothing(name) for name in indexes])
-
-    def _carried(self) -> set[int]:
-        """The shards that are not written to yet and of which nothing waits."""
-        lasts = ask(self._hot, [calls.reached(keys) for keys in self._shards])
-        lengths = ask(self._hot, [calls.parked_length(keys) for keys in self._shards])
-        each = zip(self._shards, lasts, lengths, strict=True)
-        return {keys.shard for keys, last, length in each if last is not None and length == 0}
+            by_shard: dict[int, list[tuple[str, str]]] = defaultdict(list)
+            for key in page:
+                by_shard[key.shard].append((key.name, _LETTERS[key.kind]))
+            self._ask_it([calls.clear(self._shards[n], server, items) for n, items in by_shard.items()])
 
     def _tell_replies(self, rows: Rows) -> None:
         """What calls with an idempotency key were answered after this server's last stamp, and within the window."""

@@ -7,7 +7,7 @@ and told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from banshee_memory.cold.drain import Drain as Rows
@@ -42,8 +42,7 @@ def bring_back(hot: HotStore, rows: Rows) -> dict[int, int]:
     again = 0
     keys = _owned(hot, behind)
     while page := list(islice(keys, _KEYS_AT_ONCE)):
-        again += sum(count or 0 for count in ask(hot, [calls.log_again(key, rows.held[key.shard]) for key in page]))
-        failpoint("restore.logged_again")
+        again += _log_again(hot, page, rows.held)
     earlier, known = min(rows.held[shard] for shard in behind), max(behind.values())
     seconds = max(stamp_us(mark) - stamp_us(rows.held[shard]) for shard, mark in behind.items()) / 1e6
     rows.keep_recovery(
@@ -55,6 +54,18 @@ def bring_back(hot: HotStore, rows: Rows) -> dict[int, int]:
         "any more is lost.",
     )
     return behind
+
+
+def _log_again(hot: HotStore, page: Sequence[OwnedKey], held: Mapping[int, int]) -> int:
+    """How many entries were logged. Lists that are long take several calls, so that each is short."""
+    count, left = 0, dict.fromkeys(page, 0)
+    while left:
+        replies = ask(hot, [calls.log_again(key, held[key.shard], start) for key, start in left.items()])
+        told = {key: reply for key, reply in zip(left, replies, strict=True) if reply is not None}
+        count += sum(logged for logged, _ in told.values())
+        left = {key: start for key, (_, start) in told.items() if start is not None}
+        failpoint("restore.logged_again")
+    return count
 
 
 def lower_marks(hot: HotStore, held: Mapping[int, int], behind: Mapping[int, int]) -> None:

@@ -91,7 +91,7 @@ def test_what_is_left_goes_and_what_is_newer_stays(hot: HotStore, server: Server
     hot.run(calls.lease(keys.memory("fact:leased"), "m", b"12345678", 60.0))
     members = [b"fact:old", b"fact:new", b"fact:leased", b"fact:none"]
     before = hot.run(calls.history_end(keys.messages, 5)[0])
-    assert hot.run(erasing.erase_keys(keys, through, now, members)) == 3
+    assert hot.run(erasing.erase_keys(keys, through, now, members)) == (3, False)
     history = hot.run(calls.whole_history(keys.messages))
     assert [wire.message_of(keys.agent, element).record.content for element in history.elements] == ["new"]
     assert history.header is not None
@@ -99,7 +99,7 @@ def test_what_is_left_goes_and_what_is_newer_stays(hot: HotStore, server: Server
     assert server.command("EXISTS", keys.state, keys.memory("fact:old"), keys.memory("fact:leased")) == 0
     assert hot.run(erasing.indexed(keys)) == [b"fact:new"]
     assert server.ttl(keys.messages) == server.ttl(keys.memory("fact:new"))
-    assert hot.run(erasing.erase_keys(keys, through, now, members)) == 0
+    assert hot.run(erasing.erase_keys(keys, through, now, members)) == (0, False)
 
 
 def test_who_was_forgotten_is_known_for_an_hour(hot: HotStore, server: Server, keys: AgentKeys) -> None:

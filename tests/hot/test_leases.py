@@ -210,7 +210,8 @@ def contents(hot: HotStore, keys: AgentKeys) -> list[str]:
 
 
 def leased(hot: HotStore, keys: AgentKeys, token: bytes = ONE) -> wire.Header:
-    header = hot.run(calls.lease_history(keys.messages, token, TTL)).header
+    hot.run(calls.lease(keys.messages, "h", token, TTL))
+    header = hot.run(calls.whole_history(keys.messages)).header
     assert header is not None
     return header
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from banshee_memory.hot import calls, wire
+from banshee_memory.hot import calls, erasing, wire
 from banshee_memory.hot.calls import Entry, Settlement
 from banshee_memory.hot.client import HotStore
-from banshee_memory.hot.keys import AgentKeys, shard_keys
+from banshee_memory.hot.incarnation import incarnation_of
+from banshee_memory.hot.keys import AgentKeys, OwnedKey, owned_key, shard_keys
 from tests.hot.raw import Server
 
 LONG, CHUNK, CAP = 5_000, 500, 3
+MOST = 1_000
+"""Elements that one call walks along."""
 EVERYTHING = 1_000_000_000
 DAY_US = 86_400_000_000
 
@@ -65,9 +68,9 @@ def test_what_is_flushed_and_over_the_cap_goes_a_chunk_at_a_time(
 ) -> None:
     entries = log(hot, keys, carried)
     read = lranges(server, keys, lambda: flushed(hot, keys, entries))
-    gone = min(carried, LONG - CAP)
-    # No further than to the first element that stays.
-    assert read == min(gone // CHUNK + 1, -(-(LONG - CAP) // CHUNK))
+    gone = LONG - CAP if carried == LONG else min(carried, MOST)
+    # No further than to the first element that stays, and not at all where everything is flushed.
+    assert read == (0 if carried == LONG else min(gone // CHUNK + 1, MOST // CHUNK))
     assert contents(hot, keys) == texts[gone:]
     header = hot.run(calls.whole_history(keys.messages)).header
     assert header is not None
@@ -104,3 +107,77 @@ def test_late_messages_stand_where_their_time_says(hot: HotStore, server: Server
     newest = [wire.message_of(keys.agent, element).record for element in calls.end_of(replies).elements]
     assert [m.content for m in newest] == [text for _, _, text in sorted(model)][-50:]
     assert [m.created_at for m in newest] == sorted(m.created_at for m in newest)
+
+
+def test_a_list_is_shed_some_at_a_time(hot: HotStore, server: Server, keys: AgentKeys, texts: list[str]) -> None:
+    """What the log does not hold goes, wherever it stands; what it names otherwise stays."""
+    shard, kept = shard_keys(keys.shard), {17, 1_200, LONG - 2}
+    lost = {0, 499, 500, 501, 2_345, LONG - 1, *kept}
+    entries, elements = log(hot, keys, LONG), hot.run(calls.whole_history(keys.messages)).elements
+    for number in lost:
+        server.command("XDEL", shard.log, entries[number].id)
+    mentions = [wire.message_of(keys.agent, elements[number]).record.id.bytes for number in kept]
+    told = b"".join(bytes([17, 0]) + mention for mention in mentions)
+    named = incarnation_of(hot.run_all(calls.which_server())).identity
+    assert hot.run(calls.park(shard, named)) is True
+    items, start, rounds = [(keys.state, "s", b""), (keys.messages, "h", told), (keys.events, "h", b"")], 0, 0
+    while items:
+        done = hot.run(calls.shed(shard, named, b"a birth.", items, start))
+        assert isinstance(done, tuple)
+        items, start, rounds = items[done[0] :], done[1], rounds + 1
+    assert rounds > LONG // CHUNK
+    assert contents(hot, keys) == [text for number, text in enumerate(texts) if number not in lost - kept]
+    header = hot.run(calls.whole_history(keys.messages)).header
+    assert header is not None
+    assert not header.covers(*wire.place_of(elements[-1]))
+
+
+def logged_again(hot: HotStore, owned: OwnedKey, floor: int) -> Iterator[int]:
+    start: int | None = 0
+    while start is not None:
+        again, start = hot.run(calls.log_again(owned, floor, start))
+        yield again
+
+
+def test_a_list_is_logged_again_some_at_a_time(
+    hot: HotStore, server: Server, keys: AgentKeys, texts: list[str]
+) -> None:
+    elements = hot.run(calls.whole_history(keys.messages)).elements
+    for _ in range(2):
+        flushed(hot, keys, log(hot, keys, 1_000))
+    owned = owned_key(keys.messages.encode())
+    assert owned is not None
+    counts = list(logged_again(hot, owned, wire.place_of(elements[1_099])[1]))
+    assert sum(counts) == 0, "what is flushed and over the cap has left the list, and the log has the rest"
+    hot.run(calls.mark_clean(shard_keys(keys.shard), log(hot, keys, LONG), Settlement(), 60.0, {}))
+    counts = list(logged_again(hot, owned, wire.place_of(elements[2_699])[1]))
+    assert max(counts) <= CHUNK
+    assert sum(counts) == LONG - 2_700
+    assert [entry.payload for entry in log(hot, keys, LONG)] == elements[2_700:]
+
+
+def test_the_old_life_leaves_a_long_list_some_at_a_time(hot: HotStore, keys: AgentKeys, texts: list[str]) -> None:
+    elements = hot.run(calls.whole_history(keys.messages)).elements
+    through, rounds, again = wire.place_of(elements[LONG - 500])[1], 0, True
+    while again:
+        _, again = hot.run(erasing.erase_keys(keys, through, 0, []))
+        rounds += 1
+    assert rounds == 5
+    assert contents(hot, keys) == texts[LONG - 499 :]
+    assert hot.run(erasing.erase_keys(keys, through, 0, [])) == (0, False)
+
+
+def test_what_is_offered_to_a_long_list_is_refused(hot: HotStore, keys: AgentKeys, texts: list[str]) -> None:
+    header, elements = hot.run(calls.whole_history(keys.messages))
+    assert header is not None
+    assert not hot.run(calls.offer_history(keys.messages, header, 60.0, (0.0, 0), elements[:3]))
+    assert contents(hot, keys) == texts
+
+
+def test_an_outdated_message_is_found_by_its_time(hot: HotStore, keys: AgentKeys, texts: list[str]) -> None:
+    history = hot.run(calls.whole_history(keys.messages))
+    placed = wire.message_of(keys.agent, history.elements[3_000])
+    settlement = Settlement()
+    settlement.outdated(keys.messages, placed.record.id, placed.at_us)
+    hot.run(calls.mark_clean(shard_keys(keys.shard), [], settlement, 60.0, {}))
+    assert contents(hot, keys) == texts[:3_000] + texts[3_001:]

@@ -220,6 +220,7 @@ def test_another_takes_its_place_meanwhile(
 STEPS: dict[str, Callable[[ShardKeys, str], Call[Any]]] = {
     "park": calls.park,
     "shed": lambda keys, named: calls.shed(keys, named, b"a birth.", []),
+    "clear": lambda keys, named: calls.clear(keys, named, []),
     "say that it is done": calls.mark_recovered,
     "seed": lambda keys, named: calls.seed(keys, 1, named),
     "name": lambda _, named: calls.name_server(named),
