@@ -22,6 +22,7 @@ from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls
 from banshee_memory.hot.aio_rounds import AsyncRounds
+from banshee_memory.hot.faults import LostError, ServerError
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.operations import AnyOperation, Carried, Direct, Operation, Operations, check_carried
 from banshee_memory.plugin import MemoryPlugin
@@ -76,6 +77,7 @@ class AsyncMemoryPlugin:
         self._lock = asyncio.Lock()
         self._rounds = AsyncRounds(self._carry)
         self._stale = ContextVar("banshee_memory_stale", default=False)
+        self._tells_stale = self.settings.degraded_reads
         self._tiers: tuple[AsyncHotStore, AsyncColdStore] | None = None
         self._cached: tuple[AsyncCachedReads, AsyncColdStore] | None = None
         self.emotions = AsyncEmotionStore(self._run, self._operations, self._subscribe)
@@ -285,13 +287,19 @@ class AsyncMemoryPlugin:
     async def _run(self, operation: AnyOperation[T]) -> T:
         if isinstance(operation, Direct):
             hot, _ = self._tiers or await self._open()
+            call = operation.call
             try:
-                result = await hot.run(operation.call)
-            except BansheeError as exc:
-                operation = operation.resumed(exc)
+                asked = hot.asked(call)
+                if asked is None:
+                    result = await hot.run(call)
+                else:  # one coroutine less
+                    reply = await asked
+                    result = call.decode(reply) if type(reply) is not ServerError else await hot.recovered(call, reply)
+            except (BansheeError, LostError) as exc:
+                operation = operation.resumed(hot.fault(exc))
             else:
                 if result is not calls.MISS:
-                    if self.settings.degraded_reads:
+                    if self._tells_stale:
                         self._stale.set(False)
                     return result  # type: ignore[no-any-return]
                 operation = operation.resumed(result)
@@ -315,7 +323,7 @@ class AsyncMemoryPlugin:
             result, is_stale = await adrive(operation.degraded, *tiers), True
         else:
             is_stale = False
-        if self.settings.degraded_reads:
+        if self._tells_stale:
             self._stale.set(is_stale)
         return result
 

@@ -197,7 +197,7 @@ class Operations:
         hit = self._hits.get(name)
         if hit is None or monotonic() >= hit.until:
             return None
-        self.residency.counters.hits += 1
+        hit.counters.hits += 1
         return hit
 
     def _read(
@@ -239,10 +239,10 @@ class Operations:
 
     def load_state(self, agent_id: UUID) -> AnyOperation[EmotionalState | None]:
         """What it feels now."""
-        name = agent_id.int if type(agent_id) is UUID else None
-        hit = self._hit(name)
-        if hit is not None:
-            return hit
+        if type(agent_id) is UUID:
+            hit = self._hit(agent_id.int)
+            if hit is not None:
+                return hit
         keys = self._keys(agent_id)
         steps = partial(states.load, self.residency, keys)
         return self._read(keys.agent.int, keys.state, lambda: packed.packed(calls.load_state(keys)), steps)

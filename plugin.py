@@ -79,6 +79,7 @@ class MemoryPlugin:
         self._lock = threading.Lock()
         self._rounds = Rounds(self._carry)
         self._stale = ContextVar("banshee_memory_stale", default=False)
+        self._tells_stale = self.settings.degraded_reads
         self._tiers: tuple[HotStore, ColdStore] | None = None
         self._cached: tuple[CachedReads, ColdStore] | None = None
         self._cache = _cache_of(self.settings)
@@ -303,7 +304,7 @@ class MemoryPlugin:
                 operation = operation.resumed(exc)
             else:
                 if result is not calls.MISS:
-                    if self.settings.degraded_reads:
+                    if self._tells_stale:
                         self._stale.set(False)
                     return result  # type: ignore[no-any-return]
                 operation = operation.resumed(result)
@@ -327,7 +328,7 @@ class MemoryPlugin:
             result, is_stale = drive(operation.degraded, *tiers), True
         else:
             is_stale = False
-        if self.settings.degraded_reads:
+        if self._tells_stale:
             self._stale.set(is_stale)
         return result
 

@@ -68,6 +68,26 @@ class AsyncHotStore:
             if self.cache is not None:
                 self.cache.wrote([call])
 
+    def asked(self, call: Call[Any]) -> asyncio.Future[Any] | None:
+        """What will be replied, if it can be asked at once (else `run` does it); LostError if that does not come.
+
+        An error of the server, as a `ServerError`, is for `recovered`, all else for `call.decode`."""
+        client = self._shared
+        if client is None or self.cache is not None or not client.is_usable():
+            return None
+        return client.ask(pack(call.sent), call.replies)
+
+    async def recovered(self, call: Call[T], reply: ServerError) -> T:
+        """What a call gives that was replied an error."""
+        try:
+            return call.decode(await self._recovered(await self._client(), call, reply))
+        except LostError as exc:
+            raise self.fault(exc) from exc
+
+    def fault(self, exc: LostError | BansheeError) -> BansheeError:
+        """What there is to say to a caller."""
+        return exc if isinstance(exc, BansheeError) else faults.fault(exc, self._where)
+
     async def run_all(self, batch: Sequence[Call[Any]]) -> list[Any]:
         """Many calls in one round trip; the first that failed raises, after all were sent."""
         replies = await self._replies(batch)

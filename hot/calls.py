@@ -60,13 +60,8 @@ class Call(msgspec.Struct, Generic[T], frozen=True, gc=False):
         return self.command[0] == "FCALL_RO"
 
 
-class Miss(enum.Enum):
-    """The key is not resident: PostgreSQL may know more."""
-
-    MISS = "MISS"
-
-
-MISS = Miss.MISS
+Miss = wire.Miss
+MISS = wire.MISS
 VERSION = 1
 _MISS = b"MISS"
 
@@ -284,7 +279,7 @@ def _texts(flat: Any) -> dict[str, str]:
 
 def load_state(keys: AgentKeys) -> Call[EmotionalState | Miss | None]:
     """What it feels now, by the clock of the hot store."""
-    return _read("load_state", (keys.state,), _or_miss(wire.state_now))
+    return _read("load_state", (keys.state,), wire.state_now)
 
 
 def state_hash(keys: AgentKeys) -> Call[list[bytes]]:
@@ -312,7 +307,7 @@ def set_temperament(
     args: list[Argument] = [keys.agent.bytes, absence]
     for emotion, rate in rates.items():
         args += [emotion.value, "" if rate is None else repr(rate)]
-    return _fcall("set_temperament", (keys.state, keys.log), args, _or_miss(wire.state_now))
+    return _fcall("set_temperament", (keys.state, keys.log), args, wire.state_now)
 
 
 def set_presence(keys: AgentKeys, presence: str) -> Call[bool | Miss]:
@@ -329,7 +324,7 @@ def update_emotions(
 ) -> Call[EmotionalState | Miss | None]:
     """Decays, applies, clamps, drops; gives what is now true."""
     args: list[Argument] = [keys.agent.bytes, mode, *_amounts(changes)]
-    return _once("update_emotions", keys, (keys.state, keys.log), args, _or_miss(wire.state_now), once)
+    return _once("update_emotions", keys, (keys.state, keys.log), args, wire.state_now, once)
 
 
 def save_event(

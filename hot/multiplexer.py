@@ -77,7 +77,12 @@ class Multiplexer(asyncio.BufferedProtocol):
         if self.lost is not None:
             raise self.lost
         future = self._future()
-        self._enqueue(packed, future if replies == 1 else _Batch(future, replies))
+        waiter = future if replies == 1 else _Batch(future, replies)
+        if self._waiting or self._watchdog is None:
+            self._enqueue(packed, waiter)
+        else:  # the same for the only one, as most are
+            self._waiting.append(waiter)
+            self._write(packed)
         return future
 
     def ask_all(self, commands: Sequence[tuple[Any, ...] | bytes]) -> asyncio.Future[list[Any]]:

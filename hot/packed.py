@@ -66,11 +66,7 @@ def update_emotions(keys: AgentKeys, changes: Mapping[Emotion, float], mode: str
     for emotion, amount in changes.items():
         text = repr(amount)
         parts.append(b"%b%d\r\n%b\r\n" % (_AMOUNTS[emotion], len(text), text.encode()))
-    return Call(b"".join(parts), _state_or_miss)
-
-
-def _state_or_miss(reply: Any) -> EmotionalState | Miss | None:
-    return MISS if reply == _MISS else wire.state_now(reply)
+    return Call(b"".join(parts), wire.state_now)
 
 
 # --- histories ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import struct
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +45,7 @@ from banshee_memory.stamps import from_us, id_bytes, record_id, stamp_in_id, sta
 
 _DOUBLE = struct.Struct(">d")
 _FELT = struct.Struct(">dd")
+_felt_of = _FELT.unpack
 _META = struct.Struct(">Qd")
 _CLOCKS = struct.Struct(">dd")
 _STAMP = struct.Struct(">Q")
@@ -56,13 +58,26 @@ _ARRAYS = range(0x94, 0x99)
 """What such an element begins with."""
 _LAST_SECOND = 1 << 34
 """Of a MessagePack timestamp of 64 bits."""
+_FROM = struct.Struct(">dQ")
 _HEADER = struct.Struct(">cdQ12sQ")
 _MEMORY = struct.Struct(">cQddddd")
+_MEMORY_HEAD = _MEMORY.size
+_LIVING = b"PT"
+"""The marks of a memory that is there."""
 _EMOTIONS = {e.value.encode(): e for e in Emotion}
 _KEPT = {e.value.encode(): (e, 1.0 - e.rate) for e in Emotion}
 """What is left of an emotion after a second, unless the agent has a rate of its own."""
 _RATES = {e.value.encode() + b"/rate": e for e in Emotion}
 _MODES: dict[bytes, EventMode] = {b"s": "set", b"a": "add", b"r": "record"}
+
+
+class Miss(enum.Enum):
+    """The key is not resident: PostgreSQL may know more."""
+
+    MISS = "MISS"
+
+
+MISS = Miss.MISS
 
 
 class Undecodable(BansheeError, ValueError):
@@ -92,26 +107,44 @@ def state_of(flat: Iterable[bytes]) -> StoredState | None:
         raise Undecodable(f"state: {exc}") from exc
 
 
-def state_now(reply: list[Any]) -> EmotionalState | None:
-    """What is felt now, from the time and the fields and values of a hash."""
-    now, whole, felt = int(reply[0]), False, {}
+def state_now(reply: Any) -> EmotionalState | Miss | None:
+    """What is felt now, from the time and the fields and values of a hash; or a miss."""
+    if not len(reply) % 2:
+        return _no_state(reply)
+    pairs = iter(reply)
+    now, whole, felt = next(pairs), False, {}
     try:
-        for name, value in zip(reply[1::2], reply[2::2], strict=True):
+        for name, value in zip(pairs, pairs):  # noqa: B905  # of one iterator, whose length was looked at
             known = _KEPT.get(name)
             if known is not None:
-                intensity, at = _FELT.unpack(value)
-                gap = now - int(at)
-                left = intensity * known[1] ** (gap / 1e6) if gap > 0 else intensity
+                intensity, at = _felt_of(value)
+                gap = now - at
+                left = intensity * known[1] ** (gap / 1e6) if gap > 0 else _still(intensity, at)
                 if left >= FLOOR:
                     felt[known[0]] = left
             elif name == b"meta":
                 whole = True
             else:  # a temperament of its own, or a known absence
-                state = _state(reply[1:])
-                return None if state is None else state.at(now)
+                return _state_now(reply[1:], now)
     except _BROKEN as exc:
         raise Undecodable(f"state: {exc}") from exc
     return EmotionalState(felt, {}, from_us(now)) if whole else None
+
+
+def _still(intensity: float, at: float) -> float:
+    int(at)  # that it is a time is seen where it is used
+    return intensity
+
+
+def _no_state(reply: Any) -> Miss:
+    if reply == b"MISS":
+        return MISS
+    raise Undecodable("state: a field without a value")
+
+
+def _state_now(flat: list[bytes], now: int) -> EmotionalState | None:
+    state = _state(flat)
+    return None if state is None else state.at(now)
 
 
 def _state(flat: Iterable[bytes]) -> StoredState | None:
@@ -220,6 +253,13 @@ def header_of(first: bytes) -> Header | None:
     return Header(from_us, from_stamp, generation)
 
 
+def covers(header: bytes, element: bytes) -> bool:
+    """`Header.covers` of an element's place, for who reads many lists."""
+    from_us, from_stamp = _FROM.unpack_from(header, 1)
+    at_us, stamp = place_of(element)
+    return header[0] == 0xFF and (at_us > from_us or (at_us == from_us and stamp >= from_stamp))
+
+
 def history_of(raw: list[bytes]) -> History:
     """What LRANGE gave."""
     if raw and raw[0][:1] == b"\xff":
@@ -277,6 +317,7 @@ _message_body = msgspec.msgpack.Decoder(MessageBody)
 _event_body = msgspec.msgpack.Decoder(EventBody)
 _event_record = msgspec.msgpack.Decoder(EmotionalEventRecord)
 _memory_body = msgspec.msgpack.Decoder(MemoryBody)
+_body_of = _memory_body.decode
 _pace = msgspec.msgpack.Decoder(Pace)
 pack = msgspec.msgpack.Encoder().encode
 
@@ -571,11 +612,11 @@ def expires(raw: bytes) -> bool:
 def memory_data(raw: bytes) -> Any:
     """Only the data of a memory; None where it was deleted."""
     try:
+        if raw[0] in _LIVING:
+            return _body_of(raw[_MEMORY_HEAD:]).data
         if raw[:1] == b"A":
             return None
-        if raw[:1] not in (b"P", b"T"):
-            raise Undecodable(f"memory: mark {raw[:1]!r}")
-        return _memory_body.decode(memoryview(raw)[_MEMORY.size :]).data
+        raise Undecodable(f"memory: mark {raw[:1]!r}")
     except _BROKEN as exc:
         raise Undecodable(f"memory: {exc}") from exc
 

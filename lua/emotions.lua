@@ -175,8 +175,11 @@ end
 redis.register_function {
   function_name = 'banshee1_load_state',
   callback = function(KEYS)
-    local flat, fields = fields_of(KEYS[1])
-    if not is_resident(fields) then return MISS end
+    local flat = redis.call('HGETALL', KEYS[1])
+    if flat[1] ~= 'meta' then -- which is nearly always written first
+      local _, fields = fields_of(KEYS[1])
+      if not is_resident(fields) then return MISS end
+    end
     table.insert(flat, 1, now_us())
     return flat
   end,

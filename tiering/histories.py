@@ -86,16 +86,28 @@ def newest_call(kind: Kind[R], keys: AgentKeys, limit: int) -> Call[list[R] | Mi
     agent, decode = keys.agent, kind.records
 
     def newest_of(replies: Sequence[Any]) -> list[R] | Miss:
-        if ServerError in map(type, replies):
-            return MISS
-        history = calls.end_of(replies)
+        header, elements, after = replies
+        if header != after or type(elements) is not list or len(elements) < limit or elements[0][:1] == b"\xff":
+            return _newest_of(kind, agent, limit, replies)
         try:
-            records = decode(agent, history.elements)
+            records = decode(agent, elements)
         except wire.Undecodable:
             return MISS
-        return records if _spans(history, len(records), limit) else MISS
+        return records if wire.covers(header, elements[0]) else MISS
 
     return packed(*calls.history_end(kind.key(keys), limit), decode=newest_of)
+
+
+def _newest_of(kind: Kind[R], agent: UUID, limit: int, replies: Sequence[Any]) -> list[R] | Miss:
+    """Those of a list that is short, or changed meanwhile, or none."""
+    if ServerError in map(type, replies):
+        return MISS
+    history = calls.end_of(replies)
+    try:
+        records = kind.records(agent, history.elements)
+    except wire.Undecodable:
+        return MISS
+    return records if _spans(history, len(records), limit) else MISS
 
 
 def _spans(history: wire.History, read: int, limit: int) -> bool:
