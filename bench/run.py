@@ -4,7 +4,7 @@ ways between the tiers; what is promised of each, and whether that is so.
     python bench/run.py [--rounds N] [--only WORD] [--loop uvloop] [--cold-rows N] [--write]
 
 Whatever of `bench/requirements.txt` is installed is measured, too (`make bench-peers`). `--write` puts the tables into
-docs/performance.md and the numbers into bench/results/.
+docs/performance.md and the numbers into bench/results/, and draws the plot of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from banshee_memory.cli.workload import feel
-from bench import cold, footprint, pages, world
+from bench import cold, footprint, pages, plot, world
 from bench.hot import Bench
 from bench.measuring import Case, measure, pin
 from bench.targets import ASYNC_FLOOR, FLOOR, Cell, cells, judged
@@ -98,10 +98,11 @@ def main() -> None:
         pages.put(pages.PERFORMANCE, "promises", lines[1])
         pages.put(pages.PERFORMANCE, "operations", [under, "", *lines[0]])
         pages.keep("hot", {"under": under, "cases": [_row(case) for case in cases]})
+        plot.main()
 
 
 def _row(case: Case) -> dict[str, Any]:
-    numbers = {name: round(getattr(case, name), 3) for name in ("p10", "p50", "p99", "noise")}
+    numbers = {name: getattr(case, name) for name in ("p10", "p50", "p99", "noise")}
     return {"operation": case.operation, "case": case.name, **numbers}
 
 
