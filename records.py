@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from hashlib import sha1
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -557,6 +556,8 @@ def known(stored: StoredMemory) -> MemoryRecord:
 
 @lru_cache(10_000)
 def _memory_id(agent: int, name: str) -> UUID:
+    from hashlib import sha1  # which brings OpenSSL in
+
     digest = sha1(agent.to_bytes(16, "big") + name.encode(), usedforsecurity=False).digest()
     return uuid_of(digest[:6] + _VERSION_5[digest[6]] + digest[7:8] + _VARIANT[digest[8]] + digest[9:16])
 

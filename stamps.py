@@ -7,7 +7,6 @@ The Lua library keeps `seq` under 2^16 (see `lua/library.lua`).
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from datetime import UTC, datetime, timedelta
@@ -79,6 +78,8 @@ os.register_at_fork(after_in_child=_fresh_nonces.clear)
 
 def keyed_nonce(agent_id: UUID, idempotency_key: str, index: int) -> bytes:
     """The nonce of a record that was given an idempotency key: the same when the call is repeated."""
+    import hashlib  # which brings OpenSSL in
+
     name = agent_id.bytes + index.to_bytes(4, "big") + idempotency_key.encode()
     return hashlib.blake2b(name, digest_size=8).digest()
 

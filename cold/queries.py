@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 _HEADER = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
@@ -34,7 +34,7 @@ def _statement(body: str) -> Statement:
 
 def statements(file: str) -> Mapping[str, Statement]:
     """Those of that file of this folder."""
-    return _parsed(resources.files("banshee_memory.cold").joinpath(file).read_text("utf-8"))
+    return _parsed(Path(__file__).with_name(file).read_text("utf-8"))
 
 
 STATEMENTS = statements("queries.sql")

@@ -6,7 +6,6 @@ The functions are documented in `lua/README.md`; a plan is named like its functi
 from __future__ import annotations
 
 import enum
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -761,6 +760,8 @@ class Settlement:
 
 def digest(entries: Iterable[Entry]) -> str:
     """SHA-1 over id, fields and values: what mark-clean compares the log with."""
+    import hashlib  # which brings OpenSSL in, for who flushes
+
     hashed = hashlib.sha1(usedforsecurity=False)
     for entry in entries:
         hashed.update(entry.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from banshee_memory.errors import IncompatibleSchema
 
@@ -21,8 +21,8 @@ def source(clock: str | None = None, backlog: int = 0) -> str:
 
     `clock` replaces `clock.lua`: the test build injects time there.
     """
-    folder = files("banshee_memory") / "lua"
-    parts = [clock if clock and topic == "clock" else (folder / f"{topic}.lua").read_text() for topic in TOPICS]
+    folder = Path(__file__).parents[1] / "lua"
+    parts = [clock if clock and topic == "clock" else (folder / f"{topic}.lua").read_text("utf-8") for topic in TOPICS]
     return "\n".join(parts).replace("local BACKLOG = 0\n", f"local BACKLOG = {backlog}\n")
 
 
