@@ -62,6 +62,7 @@ MOST_ROWS = 100_000
 _REHYDRATED_MEMORIES = 100
 _WANTED_AT_ONCE = 100
 _HOT = Durability.HOT
+_TYPES = frozenset(MEMORY_TYPES)
 _MOST_HITS = 10_000
 
 
@@ -259,7 +260,7 @@ class Operations:
         keys, level = self._keys(agent_id), self._level(durability)
         mode = validation.mode(mode, ("add", "set"))
         checked = validation.changes("changes", changes, mode)
-        once = validation.idempotency_key(idempotency_key)
+        once = None if idempotency_key is None else validation.idempotency_key(idempotency_key)
         whole = partial(self._updated, keys, checked, mode, level, once)
         if level is not _HOT or once is not None:
             return whole()
@@ -356,7 +357,7 @@ class Operations:
     ) -> AnyOperation[UUID]:
         """Appends a message."""
         keys, level = self._keys(agent_id), self._level(durability)
-        once = validation.idempotency_key(idempotency_key)
+        once = None if idempotency_key is None else validation.idempotency_key(idempotency_key)
         nonce = _nonce(keys, once)
         at_us, felt, body = judged = self._message(message, nonce)
         whole = partial(self._saved, keys, judged, nonce, level, once)
@@ -494,10 +495,12 @@ class Operations:
         given = policy.importance if importance is None else importance
         worth = memory_importance(memory_type, plain) if given is None else validation.intensity("importance", given)
         body = wire.MemoryBody(plain, worth, validation.tags(tags) if tags != () else ())
-        ttl = validation.ttl(policy.ttl_seconds if ttl_seconds is None else ttl_seconds)
-        if policy.volatile and ttl is None:
+        ttl = policy.ttl_seconds if ttl_seconds is None else ttl_seconds
+        if ttl is not None:
+            ttl = validation.ttl(ttl)
+        elif policy.volatile:
             ttl = self.settings.hot_ttl
-        once = validation.idempotency_key(idempotency_key)
+        once = None if idempotency_key is None else validation.idempotency_key(idempotency_key)
         whole = partial(self._stored, keys, (memory_type, key), body, ttl, level, once, policy.volatile)
         if level is not _HOT or once is not None or policy.volatile:
             return whole()
@@ -528,7 +531,9 @@ class Operations:
         return policy
 
     def _name(self, memory_type: str, key: str) -> tuple[str, str]:
-        return validation.memory_type(memory_type), validation.text("key", key, self.settings.max_key_bytes)
+        if type(memory_type) is not str or memory_type not in _TYPES:
+            memory_type = validation.memory_type(memory_type)
+        return memory_type, validation.text("key", key, self.settings.max_key_bytes)
 
     def retrieve_memory(self, agent_id: UUID, memory_type: str, key: str) -> AnyOperation[Any]:
         """The data of a memory, or None; counts."""
