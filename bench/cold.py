@@ -18,12 +18,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import cold_flush, cold_rehydrate
+from bench import cold_flush, cold_rehydrate, cold_search
 from bench.cold_compared import Compared
 from bench.cold_world import SETTINGS, World, fill
 from bench.measuring import pin
 
-CASES = (cold_flush.compared, cold_rehydrate.compared)
+CASES = (cold_flush.compared, cold_rehydrate.compared, cold_search.compared)
 """Each is given the world and the rounds, measures, and says what it compared."""
 
 

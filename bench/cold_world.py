@@ -1,8 +1,9 @@
 """What the cold tier is measured among: so many messages in so many weeks of partitions, copied straight into those.
 
 An agent says about a thousand of them. Three of four spoke until the end, one of four fell silent when three tenths of
-the time were over, and one beside them, TALKER, said ten thousand. Within a partition the messages of all agents lie
-mixed, in the order of time, as a flush leaves them.
+the time were over, and one beside them, TALKER, said ten thousand. Some words are in each message, one of its words is
+in one of 90, one in one of 1,000. Within a partition the messages of all agents lie mixed, in the order of time, as a
+flush leaves them.
 """
 
 from __future__ import annotations
@@ -101,5 +102,5 @@ def _rows(lower_us: int, count: int, week: int, speaking: list[str], talked: int
         at = base + timedelta(microseconds=number * step)
         yield (
             f"{agent}\t{at.isoformat()}\t{at_us // 1_000 << 16 | number & 0xFFFF}\t{number:016x}{at_us:016x}\tuser\t"
-            f'{said[number % 49]}\t{{"turn": {number % 7}}}\t12\n'
+            f'{said[number % 49]} Case c{number % 997}, room r{number % 89}.\t{{"turn": {number % 7}}}\t12\n'
         )

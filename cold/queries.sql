@@ -773,6 +773,8 @@ WITH new_messages AS (
         total_events = stored.total_events + excluded.total_events,
         first_message = least(stored.first_message, excluded.first_message),
         last_message = greatest(stored.last_message, excluded.last_message)
+    -- A state or a memory makes an agent known, and adds to nothing.
+    WHERE excluded.flushed_stamp > stored.flushed_stamp OR excluded.total_messages > 0 OR excluded.total_events > 0
 )
 SELECT (SELECT coalesce(sum(messages), 0)::bigint FROM said), (SELECT coalesce(sum(events), 0)::bigint FROM happened),
        (SELECT count(*) FROM new_states), (SELECT count(*) FROM new_memories);
