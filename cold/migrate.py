@@ -3,7 +3,8 @@
 Each file of `migrations/` is applied in one transaction together with its row of the ledger, which the file itself
 writes last: killed at any moment, it was applied or it was not. `psql -1 -f` does the same; what it applied lacks a
 checksum until the next `migrate`. One that alters several tables does so in the order in which a flush comes to them
-(shards, messages, events, states, memories, agents): in another, PostgreSQL ends one of both as a deadlock. Two runners wait for each other by an advisory lock, which ends with its connection.
+(shards, messages, events, states, memories, agents): in another, PostgreSQL may end one of both as a deadlock. Two
+runners wait for each other by an advisory lock, which ends with its connection.
 """
 
 from __future__ import annotations

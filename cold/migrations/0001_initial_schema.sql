@@ -124,7 +124,8 @@ BEGIN
         EXECUTE format('CREATE TABLE emotional_states_%s PARTITION OF emotional_states
                         FOR VALUES WITH (MODULUS 8, REMAINDER %s) WITH (fillfactor = 70)', remainder, remainder);
         EXECUTE format('CREATE TABLE memory_records_%s PARTITION OF memory_records
-                        FOR VALUES WITH (MODULUS 8, REMAINDER %s) WITH (fillfactor = 90)', remainder, remainder);
+                        FOR VALUES WITH (MODULUS 8, REMAINDER %s)
+                        WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05)', remainder, remainder);
     END LOOP;
 END $$;
 
