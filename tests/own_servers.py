@@ -1,14 +1,11 @@
-"""Servers for tests that break, fill or slow down what they use: a Redis of their own, a database of their own."""
+"""What a test breaks, fills or slows down is its own: a Redis, a PostgreSQL, or a database on the session's."""
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 from uuid import uuid4
 
 import psycopg
@@ -16,8 +13,10 @@ import redis
 from psycopg import sql
 
 from banshee_memory.cold.migrate import migrate
-from banshee_memory.embedded.binaries import bundled
 from banshee_memory.settings import Settings
+from tests.postgres_servers import PostgresServer
+from tests.redis_servers import RedisServer
+from tests.servers import program_of, programs
 
 CLOCK = Path(__file__).with_name("clock.lua").read_text()
 """The clock of the test build of the Lua library: time stands at the key `CLOCK_KEY`, where that is set."""
@@ -27,29 +26,40 @@ CLOCK_KEY = "banshee:test:clock"
 @contextmanager
 def own_redis(like: str) -> Iterator[str]:
     """The URL of a new, empty server: the program that serves `like`, or the bundled one where that is elsewhere."""
+    with running_redis(program_of(like), appendonly="no") as server:
+        yield server.url
+
+
+@contextmanager
+def lasting_redis() -> Iterator[RedisServer]:
+    """A new, empty server that can be killed and started again; its append-only file is synced every second."""
+    with running_redis(programs().redis_server, appendfsync="everysec", maxmemory_policy="volatile-lru") as server:
+        yield server
+
+
+@contextmanager
+def running_redis(program: Path, **settings: str | int) -> Iterator[RedisServer]:
+    """A new, empty server with these settings."""
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:
-        socket = Path(folder, "s")
-        settings: list[str | Path] = [
-            "--port",
-            "0",
-            "--unixsocket",
-            socket,
-            "--dir",
-            folder,
-            "--save",
-            "",
-            "--logfile",
-            "log",
-        ]
-        with subprocess.Popen([program_of(like), *settings], stdin=subprocess.DEVNULL) as process:
-            try:
-                url = f"unix://{quote(str(socket))}"
-                wait_for(url)
-                with redis.Redis.from_url(url) as client:
-                    make_logs(client)
-                yield url
-            finally:
-                process.kill()
+        server = RedisServer(program, Path(folder), **settings)
+        try:
+            server.start()
+            make_logs(server.client)
+            yield server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def lasting_postgres(settings: Settings) -> Iterator[PostgresServer]:
+    """A new server that can be killed and started again, with a migrated database."""
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        server = PostgresServer(Path(folder))
+        try:
+            migrate(server.begin(), settings)
+            yield server
+        finally:
+            server.end()
 
 
 def make_logs(client: redis.Redis) -> None:
@@ -58,27 +68,6 @@ def make_logs(client: redis.Redis) -> None:
         log = f"banshee:{{{shard}}}:log"
         client.xadd(log, {"k": ""}, id="0-1")
         client.xdel(log, "0-1")
-
-
-def program_of(like: str) -> Path:
-    """The program that serves that URL, or the bundled one where that is elsewhere."""
-    with redis.Redis.from_url(like) as client:
-        serving = Path(str(client.info("server").get("executable", "")))
-    return serving if serving.is_file() else bundled().redis_server
-
-
-def wait_for(url: str) -> None:
-    """Waits until a server answers that was started just now."""
-    deadline = time.monotonic() + 30
-    with redis.Redis.from_url(url) as client:
-        while True:
-            try:
-                client.ping()
-                return
-            except redis.ConnectionError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.005)
 
 
 @contextmanager

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import redis as driver
 
-from banshee_memory.embedded import start
+from banshee_memory.embedded import Binaries, start
+from banshee_memory.embedded.binaries import bundled
+from tests.matrix import second_pair
 
 REDIS_VARIABLE = "BANSHEE_TEST_REDIS_URL"
 DATABASE_VARIABLE = "BANSHEE_TEST_DATABASE_URL"
@@ -87,3 +92,33 @@ def _named() -> Urls | None:
     if bool(redis) != bool(database):
         raise pytest.UsageError(f"{REDIS_VARIABLE} and {DATABASE_VARIABLE} belong together; set both or neither")
     return Urls(redis, database) if redis and database else None
+
+
+def programs() -> Binaries:
+    """Of servers that a test starts: the second pair where the tests are given other servers than the bundled ones."""
+    return (second_pair() if os.environ.get(REDIS_VARIABLE) else None) or bundled()
+
+
+def program_of(like: str) -> Path:
+    """The program that serves that URL of Redis, or the bundled one where that is elsewhere."""
+    with driver.Redis.from_url(like) as client:
+        serving = Path(str(client.info("server").get("executable", "")))
+    return serving if serving.is_file() else bundled().redis_server
+
+
+def until(true: Callable[[], object], *errors: type[Exception]) -> None:
+    """Waits for a server to do what it was told; these errors say that it has not yet."""
+    deadline = time.monotonic() + 30
+    while True:
+        with suppress(*errors):
+            if true():
+                return
+        assert time.monotonic() < deadline, "a server did not do as it was told"
+        time.sleep(0.002)
+
+
+def limit_files(pid: int, size: int | None) -> None:
+    """No file that the process writes may grow beyond that many bytes; None: any size."""
+    limit = resource.RLIM_INFINITY if size is None else size
+    with suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))

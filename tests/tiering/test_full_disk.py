@@ -9,23 +9,26 @@ from contextlib import suppress
 from uuid import UUID
 
 import pytest
+import redis
 
 from banshee_memory import BansheeError, ColdStoreUnavailable, HotStoreFull, MemoryPlugin, Settings
-from tests.mortal_servers import MortalPostgres, MortalRedis, mortal_postgres, mortal_redis
+from tests.own_servers import lasting_postgres, lasting_redis
+from tests.postgres_servers import PostgresServer
+from tests.redis_servers import RedisServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
 SETTINGS = Settings(message_cap=5, call_timeout=20.0)
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[MortalPostgres]:
-    with mortal_postgres(SETTINGS) as server:
+def postgres() -> Iterator[PostgresServer]:
+    with lasting_postgres(SETTINGS) as server:
         yield server
 
 
 @pytest.fixture
-def hot() -> Iterator[MortalRedis]:
-    with mortal_redis() as server:
+def hot() -> Iterator[RedisServer]:
+    with lasting_redis() as server:
         yield server
 
 
@@ -34,9 +37,9 @@ def noise(size: int) -> str:
     return os.urandom(size // 2).hex()
 
 
-def test_postgresql_s_disk_is_full(hot: MortalRedis, postgres: MortalPostgres, agent: UUID) -> None:
+def test_postgresql_s_disk_is_full(hot: RedisServer, postgres: PostgresServer, agent: UUID) -> None:
     texts = [noise(900_000) for _ in range(30)]
-    with MemoryPlugin(postgres.url, hot.url, settings=SETTINGS) as memory:
+    with MemoryPlugin(postgres.database_url, hot.url, settings=SETTINGS) as memory:
         memory.flush()
         postgres.limit_files(20_000_000)  # a segment of the write-ahead log has 16 MiB
         for text in texts:
@@ -55,10 +58,10 @@ def test_postgresql_s_disk_is_full(hot: MortalRedis, postgres: MortalPostgres, a
         assert memory.stats().backlog.records == memory.stats().dead_letters == 0
 
 
-def test_the_disk_of_redis_is_full(hot: MortalRedis, postgres: MortalPostgres, agent: UUID) -> None:
-    with MemoryPlugin(postgres.url, hot.url, settings=SETTINGS) as memory:
+def test_the_disk_of_redis_is_full(hot: RedisServer, postgres: PostgresServer, agent: UUID) -> None:
+    with MemoryPlugin(postgres.database_url, hot.url, settings=SETTINGS) as memory:
         memory.conversations.save_message(agent, "user", "before")
-        with hot.client() as server:
+        with redis.Redis.from_url(hot.url) as server:
             hot.limit_growth(300_000)
             said = [*filled(memory, agent)]
             with pytest.raises(HotStoreFull, match="MISCONF"):

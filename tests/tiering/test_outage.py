@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import redis
 
 from banshee_memory import (
     ColdStoreUnavailable,
@@ -23,7 +24,9 @@ from banshee_memory import (
     Settings,
 )
 from tests.banshee import COMMAND, environment
-from tests.mortal_servers import MortalPostgres, MortalRedis, mortal_postgres, mortal_redis
+from tests.own_servers import lasting_postgres, lasting_redis
+from tests.postgres_servers import PostgresServer
+from tests.redis_servers import RedisServer
 from tests.tiering.lives import STEADY
 
 pytestmark = pytest.mark.soak
@@ -37,21 +40,21 @@ MARGIN = 0.05
 
 
 @pytest.fixture
-def hot() -> Iterator[MortalRedis]:
-    with mortal_redis() as server:
+def hot() -> Iterator[RedisServer]:
+    with lasting_redis() as server:
         yield server
 
 
 @pytest.fixture
-def cold() -> Iterator[MortalPostgres]:
-    with mortal_postgres(SETTINGS) as server:
+def cold() -> Iterator[PostgresServer]:
+    with lasting_postgres(SETTINGS) as server:
         yield server
 
 
 @contextmanager
-def daemon(hot: MortalRedis, cold: MortalPostgres, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+def daemon(hot: RedisServer, cold: PostgresServer, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
-        [*COMMAND, "daemon"], env=environment((hot.url, cold.url), **more), stderr=subprocess.DEVNULL
+        [*COMMAND, "daemon"], env=environment((hot.url, cold.database_url), **more), stderr=subprocess.DEVNULL
     ) as process:
         try:
             yield process
@@ -61,11 +64,11 @@ def daemon(hot: MortalRedis, cold: MortalPostgres, **more: str) -> Iterator[subp
             process.kill()
 
 
-def used(hot: MortalRedis) -> int:
+def used(hot: RedisServer) -> int:
     """Memory of what is stored, as far as the server can tell it from what the allocator holds."""
-    with hot.client() as server, suppress(Exception):
+    with redis.Redis.from_url(hot.url) as server, suppress(Exception):
         server.execute_command("MEMORY", "PURGE")
-    with hot.client() as server:
+    with redis.Redis.from_url(hot.url) as server:
         memory: dict[str, Any] = server.info("memory")
     return int(memory["used_memory"]) - int(memory["mem_clients_normal"])
 
@@ -78,16 +81,16 @@ def until_cold(memory: MemoryPlugin) -> float:
     return time.monotonic() - began
 
 
-def test_two_hundred_thousand_messages_without_postgresql(hot: MortalRedis, cold: MortalPostgres) -> None:
+def test_two_hundred_thousand_messages_without_postgresql(hot: RedisServer, cold: PostgresServer) -> None:
     agents = [uuid4() for _ in range(AGENTS)]
     said: dict[UUID, list[UUID]] = {agent: [] for agent in agents}
-    with MemoryPlugin(cold.url, hot.url, settings=SETTINGS) as memory, daemon(hot, cold):
+    with MemoryPlugin(cold.database_url, hot.url, settings=SETTINGS) as memory, daemon(hot, cold):
         for agent in agents:
             said[agent] += memory.conversations.save_messages(agent, [NewMessage(role="user", content=TEXT)] * BATCH)
             memory.emotions.save_state(agent, EmotionalState({Emotion.JOY: 0.5}, dict(STEADY)))
         until_cold(memory)
         before = used(hot)
-        cold.kill()
+        cold.end()
         began = time.monotonic()
         for number in range(MESSAGES // BATCH):
             agent = agents[number % AGENTS]
@@ -102,7 +105,7 @@ def test_two_hundred_thousand_messages_without_postgresql(hot: MortalRedis, cold
         with pytest.raises(ColdStoreUnavailable):
             memory.conversations.search_messages(agents[0], "said")
         full = used(hot)
-        cold.start()
+        cold.begin()
         carrying = until_cold(memory)
         after = used(hot)
         print(
@@ -118,15 +121,15 @@ def test_two_hundred_thousand_messages_without_postgresql(hot: MortalRedis, cold
 
 
 @pytest.mark.parametrize("overflow", ["refuse", "slow"])
-def test_the_limit_acts_as_chosen(hot: MortalRedis, cold: MortalPostgres, overflow: Any) -> None:
+def test_the_limit_acts_as_chosen(hot: RedisServer, cold: PostgresServer, overflow: Any) -> None:
     limit = 20_000
     settings = Settings(
         message_retention_days=None, shards=64, backlog_limit=limit, backlog_overflow=overflow, backlog_wait=300.0
     )
     agent, said = uuid4(), list[UUID]()
-    with MemoryPlugin(cold.url, hot.url, settings=settings) as memory:
+    with MemoryPlugin(cold.database_url, hot.url, settings=settings) as memory:
         memory.flush()
-        cold.kill()
+        cold.end()
         share = settings.shard_backlog
         with daemon(hot, cold, BANSHEE_BACKLOG_LIMIT=str(limit)):
             while len(said) < share:
@@ -135,7 +138,7 @@ def test_the_limit_acts_as_chosen(hot: MortalRedis, cold: MortalPostgres, overfl
                 with pytest.raises(HotStoreFull, match="backlog_limit"):
                     memory.conversations.save_message(agent, "user", "refused")
                 assert len(memory.conversations.get_history(agent, 50)) == 50
-                cold.start()
+                cold.begin()
                 until_cold(memory)
             else:
                 came_back_while_it_waits(memory, cold, agent, said)
@@ -148,12 +151,12 @@ def test_the_limit_acts_as_chosen(hot: MortalRedis, cold: MortalPostgres, overfl
         assert [m.id for m in memory.conversations.get_history(agent, 100_000)] == said
 
 
-def came_back_while_it_waits(memory: MemoryPlugin, cold: MortalPostgres, agent: UUID, said: list[UUID]) -> None:
+def came_back_while_it_waits(memory: MemoryPlugin, cold: PostgresServer, agent: UUID, said: list[UUID]) -> None:
     """A write that is slowed goes through by itself as soon as there is room."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(memory.conversations.save_message, agent, "user", "slowed")
         assert not waits.done()
-        cold.start()
+        cold.begin()
         said.append(waits.result(300))

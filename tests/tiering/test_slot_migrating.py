@@ -35,7 +35,8 @@ from banshee_memory import (
 from banshee_memory.hot.keys import agent_keys
 from banshee_memory.tiering import steps
 from tests.clients import awaited
-from tests.own_servers import own_database, program_of
+from tests.own_servers import own_database
+from tests.servers import program_of
 
 SETTINGS = Settings(shards=1)
 LOG = "banshee:{0}:log"
