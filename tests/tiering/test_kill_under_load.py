@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,9 +14,12 @@ from banshee_memory import Durability, DurabilityUnavailable, HotStoreUnavailabl
 from banshee_memory.stamps import from_us
 from tests.own_servers import own_database
 from tests.redis_servers import Redises, RedisServer, redises
+from tests.servers import until
 
 SETTINGS = Settings(shards=2, message_retention_days=None, event_retention_days=None)
 WRITERS = 4
+WRITTEN = 50_000
+"""Bytes of its file: some hundred messages."""
 
 
 @pytest.fixture
@@ -92,15 +96,22 @@ def test_what_was_synced_is_there(memory: MemoryPlugin, server: RedisServer, kil
             assert missing(memory, load) == []
 
 
+def until_larger(file: Path, size: int) -> None:
+    """While an fsync hangs, a server acknowledges what it writes up to two seconds later."""
+    until(lambda: file.stat().st_size > size)
+
+
 @pytest.mark.parametrize("cuts", [1, pytest.param(8, marks=pytest.mark.soak)])
 def test_of_what_was_hot_the_end_is_missing_and_told(memory: MemoryPlugin, server: RedisServer, cuts: int) -> None:
     """A power cut: what the kernel had and the disk had not is cut from the file, as `everysec` may lose it."""
     for _ in range(cuts):
         load = Load(memory, Durability.HOT)
+        file = max(server.files.glob("*.incr.aof"))
+        begun = file.stat().st_size
         with ThreadPoolExecutor(WRITERS) as pool:
             written = [pool.submit(load.write, uuid4()) for _ in range(WRITERS)]
             load.wait_for(500)
-            file = max(server.folder.glob("appendonlydir/*.incr.aof"))
+            until_larger(file, begun + WRITTEN)
             seconds, us = server.command("TIME")
             synced = file.stat().st_size
             load.wait_for(len(load.acknowledged) + 500)
