@@ -27,8 +27,9 @@ from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.hot.tracking import CachedReads
 from banshee_memory.settings import Settings
-from tests.own_servers import make_logs, program_of
+from tests.own_servers import make_logs
 from tests.redis_servers import free_port
+from tests.servers import program_of
 
 ROOT = Path(__file__).parents[2]
 TRANSPORTS = ("unix", "tcp", "tls")
