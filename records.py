@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -533,7 +533,7 @@ MEMORY_TYPES = (
 Messages = Sequence[NewMessage]
 
 
-class Placed(NamedTuple, Generic[R]):
+class Placed(msgspec.Struct, Generic[R], frozen=True):
     """A message or event with its place in the agent's history: (at_us, stamp) orders it, in both tiers."""
 
     at_us: int

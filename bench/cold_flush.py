@@ -72,9 +72,11 @@ def _staged(world: World) -> Case:
 def _inserted(world: World) -> Case:
     def write(batch: Batch) -> None:
         values: list[object] = []
-        for at_us, stamp, said in (row.placed for row in batch.messages):
+        for placed in (row.placed for row in batch.messages):
+            said = placed.record
             metadata = psycopg.types.json.Jsonb(said.metadata)
-            values += [said.agent_id, from_us(at_us), stamp, said.id, said.role, said.content, metadata, None, 12, None]
+            values += [said.agent_id, said.created_at, placed.stamp, said.id, said.role, said.content]
+            values += [metadata, None, 12, None]
         row = f"({', '.join(['%s'] * 10)})"
         with world.connection.transaction():
             world.connection.execute((_INSERT + ", ".join([row] * FLUSHED)).encode(), values)

@@ -1,4 +1,4 @@
-"""JSON as the `jsonb` columns take and give it."""
+"""JSON as the `jsonb` columns take and give it, and since when PostgreSQL counts the microseconds of a time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import msgspec
 
 from banshee_memory.records import Json
 
+POSTGRES_EPOCH_US = 946_684_800_000_000
+"""2000-01-01, in µs since 1970."""
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
+json_said = msgspec.json.Decoder().decode
+"""What text of a jsonb column says."""
 _EXPONENT = re.compile(rb"\de\d")
 
 
@@ -36,4 +39,4 @@ def _written_out(value: Json) -> Any:
 
 def from_json(text: str | None) -> Json:
     """What a jsonb column, read as text, says; None for NULL."""
-    return None if text is None else _decode(text)
+    return None if text is None else json_said(text)

@@ -10,19 +10,27 @@ FROM emotional_states
 WHERE agent_id = %(agent)s;
 
 -- name: message_page
--- The newest messages of an agent before a place in its history, newest first.
-SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
-FROM conversation_messages
-WHERE agent_id = %(agent)s
-  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
-  AND created_at BETWEEN %(since)s AND %(until)s
-  AND (created_at, stamp) < (%(until)s, %(stamp)s)
-ORDER BY created_at DESC, stamp DESC, id DESC
-LIMIT %(limit)s;
+-- The newest messages of an agent before a place in its history and not before a time, newest first; and, in a row without a
+-- message, how many there ever were, and between which times: so whoever bounded it knows in the same round trip whether that
+-- was too narrow.
+(SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
+        created_at AT TIME ZONE 'UTC', stamp
+ FROM conversation_messages
+ WHERE agent_id = %(agent)s
+   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
+   AND created_at BETWEEN %(since)s AND %(until)s
+   AND (created_at, stamp) < (%(until)s, %(stamp)s)
+ ORDER BY created_at DESC, stamp DESC, id DESC
+ LIMIT %(limit)s)
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, first_message, last_message AT TIME ZONE 'UTC', total_messages
+FROM agents
+WHERE agent_id = %(agent)s;
 
 -- name: messages_after
 -- The oldest messages of an agent after a place in its history, oldest first: what an export walks along.
-SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
+SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
+       created_at AT TIME ZONE 'UTC', stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -33,7 +41,8 @@ LIMIT %(limit)s;
 
 -- name: message_place
 -- One message of an agent, in the partition that the time in its id names.
-SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
+SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
+       created_at AT TIME ZONE 'UTC', stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -43,7 +52,8 @@ WHERE agent_id = %(agent)s
 
 -- name: message_place_unpruned
 -- One message of an agent whose id carries no time: every partition is asked.
-SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at, stamp
+SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
+       created_at AT TIME ZONE 'UTC', stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -77,7 +87,7 @@ WITH sought AS MATERIALIZED (
     ORDER BY id, stored DESC
 )
 SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id,
-       CASE WHEN stored THEN created_at END, stamp
+       CASE WHEN stored THEN created_at END, CASE WHEN stored THEN created_at AT TIME ZONE 'UTC' END, stamp
 FROM matching
 ORDER BY rank DESC, created_at DESC, stamp DESC, id DESC
 LIMIT %(limit)s;
@@ -138,16 +148,21 @@ FROM agents
 WHERE agent_id = %(agent)s;
 
 -- name: event_page
--- The newest events of an agent before a place in its history and not before a time, newest first.
-SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal, intensity,
-       valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp
-FROM emotional_events
-WHERE agent_id = %(agent)s
-  AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
-  AND occurred_at BETWEEN %(since)s AND %(until)s
-  AND (occurred_at, stamp) < (%(until)s, %(stamp)s)
-ORDER BY occurred_at DESC, stamp DESC, id DESC
-LIMIT %(limit)s;
+-- The newest events of an agent before a place in its history and not before a time, newest first, and what is known of all;
+-- see message_page.
+(SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal, intensity,
+        valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp
+ FROM emotional_events
+ WHERE agent_id = %(agent)s
+   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
+   AND occurred_at BETWEEN %(since)s AND %(until)s
+   AND (occurred_at, stamp) < (%(until)s, %(stamp)s)
+ ORDER BY occurred_at DESC, stamp DESC, id DESC
+ LIMIT %(limit)s)
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, first_event, last_event, NULL, NULL, total_events
+FROM agents
+WHERE agent_id = %(agent)s;
 
 -- name: events_after
 -- The oldest events of an agent after a place in its history, oldest first: what an export walks along.
@@ -692,7 +707,7 @@ WITH new_messages AS (
            created_at, state_before, late
     FROM pg_temp.staged_events
     ON CONFLICT DO NOTHING
-    RETURNING agent_id
+    RETURNING agent_id, occurred_at
 ), new_states AS (
     -- A state that was saved without knowing what absence means for the agent (NULL) leaves that as it is; its clock
     -- then never stood still, so what is felt was felt at the times that it says.
@@ -744,7 +759,9 @@ WITH new_messages AS (
     FROM new_messages
     GROUP BY agent_id
 ), happened AS (
-    SELECT agent_id, count(*) AS events FROM new_events GROUP BY agent_id
+    SELECT agent_id, count(*) AS events, min(occurred_at) AS first, max(occurred_at) AS last
+    FROM new_events
+    GROUP BY agent_id
 ), reached AS (
     SELECT agent_id, max(stamp) AS stamp
     FROM (SELECT agent_id, stamp FROM pg_temp.staged_messages
@@ -756,10 +773,10 @@ WITH new_messages AS (
 ), grown AS (
     INSERT INTO agents AS stored (agent_id, flushed_stamp, total_messages, user_messages, assistant_messages,
                                   system_messages, function_messages, tool_messages, total_tokens, total_events,
-                                  first_message, last_message)
+                                  first_message, last_message, first_event, last_event)
     SELECT agent_id, reached.stamp, coalesce(messages, 0), coalesce(by_user, 0), coalesce(by_assistant, 0),
            coalesce(by_system, 0), coalesce(by_function, 0), coalesce(by_tool, 0), coalesce(tokens, 0),
-           coalesce(events, 0), first, last
+           coalesce(events, 0), said.first, said.last, happened.first, happened.last
     FROM reached LEFT JOIN said USING (agent_id) LEFT JOIN happened USING (agent_id)
     ON CONFLICT (agent_id) DO UPDATE
     SET flushed_stamp = greatest(stored.flushed_stamp, excluded.flushed_stamp),
@@ -772,7 +789,9 @@ WITH new_messages AS (
         total_tokens = stored.total_tokens + excluded.total_tokens,
         total_events = stored.total_events + excluded.total_events,
         first_message = least(stored.first_message, excluded.first_message),
-        last_message = greatest(stored.last_message, excluded.last_message)
+        last_message = greatest(stored.last_message, excluded.last_message),
+        first_event = least(stored.first_event, excluded.first_event),
+        last_event = greatest(stored.last_event, excluded.last_event)
     -- A state or a memory makes an agent known, and adds to nothing.
     WHERE excluded.flushed_stamp > stored.flushed_stamp OR excluded.total_messages > 0 OR excluded.total_events > 0
 )
@@ -782,12 +801,15 @@ SELECT (SELECT coalesce(sum(messages), 0)::bigint FROM said), (SELECT coalesce(s
 -- name: grow_agents
 -- Adds to agents' totals what was copied in directly; see store_staged.
 INSERT INTO agents AS stored (agent_id, flushed_stamp, total_messages, user_messages, assistant_messages, system_messages,
-                              function_messages, tool_messages, total_tokens, total_events, first_message, last_message)
+                              function_messages, tool_messages, total_tokens, total_events, first_message, last_message,
+                              first_event, last_event)
 SELECT agent, stamp, "user" + assistant + system + function + tool, "user", assistant, system, function, tool, tokens, events,
-       timestamptz 'epoch' + first * interval '1 microsecond', timestamptz 'epoch' + last * interval '1 microsecond'
+       timestamptz 'epoch' + first * interval '1 microsecond', timestamptz 'epoch' + last * interval '1 microsecond',
+       timestamptz 'epoch' + first_event * interval '1 microsecond',
+       timestamptz 'epoch' + last_event * interval '1 microsecond'
 FROM jsonb_to_recordset(%(grown)s::jsonb)
          AS grown (agent uuid, stamp bigint, "user" bigint, assistant bigint, system bigint, function bigint, tool bigint,
-                   tokens bigint, events bigint, first bigint, last bigint)
+                   tokens bigint, events bigint, first bigint, last bigint, first_event bigint, last_event bigint)
 ON CONFLICT (agent_id) DO UPDATE
 SET flushed_stamp = greatest(stored.flushed_stamp, excluded.flushed_stamp),
     total_messages = stored.total_messages + excluded.total_messages,
@@ -799,7 +821,9 @@ SET flushed_stamp = greatest(stored.flushed_stamp, excluded.flushed_stamp),
     total_tokens = stored.total_tokens + excluded.total_tokens,
     total_events = stored.total_events + excluded.total_events,
     first_message = least(stored.first_message, excluded.first_message),
-    last_message = greatest(stored.last_message, excluded.last_message);
+    last_message = greatest(stored.last_message, excluded.last_message),
+    first_event = least(stored.first_event, excluded.first_event),
+    last_event = greatest(stored.last_event, excluded.last_event);
 
 -- name: superseded_states
 -- The agents whose staged state is not what is stored now: another, newer one is, or one that has the same stamp because two
@@ -824,7 +848,7 @@ WHERE stored.stamp > staged.stamp
 -- name: stored_messages
 -- Those of the given messages that are stored.
 SELECT said.agent_id, said.id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
-       stamp
+       created_at AT TIME ZONE 'UTC', stamp
 FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS given (agent_id, at, id)
      JOIN conversation_messages AS said
          ON said.agent_id = given.agent_id AND said.created_at = given.at AND said.id = given.id;

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from banshee_memory.cold.codec import POSTGRES_EPOCH_US
 from banshee_memory.cold.queries import STATEMENTS, in_language
 from banshee_memory.cold.rows import (
     Row,
@@ -20,6 +21,7 @@ from banshee_memory.cold.rows import (
     event_record,
     memory_record,
     message_record,
+    message_records,
     numbers,
     state_record,
 )
@@ -39,10 +41,11 @@ from banshee_memory.stamps import EPOCH, from_us, id_span, stamp_us, to_us
 from banshee_memory.timeline import Deed
 
 T = TypeVar("T")
+R = TypeVar("R")
 Place = tuple[int, int]
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
-_LAST_STAMP = 2**63 - 1
+LAST_STAMP = 2**63 - 1
 _NO_ID = UUID(int=0)
 RANKED = 500
 
@@ -59,6 +62,16 @@ class Query(msgspec.Struct, Generic[T], frozen=True):
     def sql(self) -> str:
         """As PostgreSQL gets it."""
         return STATEMENTS[self.name].sql if self.language is None else in_language(self.name, self.language)
+
+
+class Page(NamedTuple, Generic[R]):
+    """Some of a history, oldest first; and of all that PostgreSQL ever had of it how many, and between which times (µs)
+    they lie. What retention dropped is in that, too."""
+
+    placed: list[Placed[R]]
+    total: int = 0
+    first_us: int = 0
+    last_us: int = 0
 
 
 class Totals(NamedTuple):
@@ -107,16 +120,24 @@ def state_of(agent: UUID) -> Query[StoredState | None]:
 
 def message_page(
     agent: UUID, limit: int, before: Place | None = None, since_us: int = 0
-) -> Query[list[Placed[ConversationMessage]]]:
-    """The newest `limit` messages before a place, oldest first. `since_us` spares older partitions a look."""
-    return Query("message_page", _page(agent, limit, before, since_us), _messages(agent, newest_first=True))
+) -> Query[Page[ConversationMessage]]:
+    """The newest `limit` messages before a place and not before `since_us`: no partition beyond is looked into."""
+
+    def decoded(rows: Sequence[Row]) -> Page[ConversationMessage]:
+        known, said = _known(rows)
+        if known is None or known[7] is None:
+            return Page(message_records(agent, said))
+        *_, first, last_us, total = known
+        return Page(message_records(agent, said), total, to_us(first), last_us + POSTGRES_EPOCH_US)
+
+    return Query("message_page", _page(agent, limit, before, since_us), decoded)
 
 
 def messages_after(
     agent: UUID, limit: int, after: Placed[ConversationMessage] | None = None
 ) -> Query[list[Placed[ConversationMessage]]]:
     """The oldest `limit` messages after that one, oldest first."""
-    return Query("messages_after", _onward(agent, limit, after), _messages(agent, newest_first=False))
+    return Query("messages_after", _onward(agent, limit, after), lambda rows: message_records(agent, rows))
 
 
 def message_place(agent: UUID, message_id: UUID) -> Query[Placed[ConversationMessage] | None]:
@@ -155,17 +176,27 @@ def totals_of(agent: UUID) -> Query[Totals]:
 
 
 def event_page(
-    agent: UUID, limit: int, before: Place | None = None, since_us: int | None = None
-) -> Query[list[Placed[EmotionalEventRecord]]]:
-    """The newest `limit` events before a place and not before `since_us`, oldest first."""
-    return Query("event_page", _page(agent, limit, before, since_us or 0), _events(agent, newest_first=True))
+    agent: UUID, limit: int, before: Place | None = None, since_us: int = 0
+) -> Query[Page[EmotionalEventRecord]]:
+    """The newest `limit` events before a place and not before `since_us`; see message_page."""
+
+    def decoded(rows: Sequence[Row]) -> Page[EmotionalEventRecord]:
+        known, happened = _known(rows)
+        placed = [event_record(agent, row) for row in happened]
+        if known is None or known[11] is None:
+            return Page(placed)
+        *_, first, last, _, _, total = known
+        return Page(placed, total, to_us(first), to_us(last))
+
+    return Query("event_page", _page(agent, limit, before, since_us), decoded)
 
 
 def events_after(
     agent: UUID, limit: int, after: Placed[EmotionalEventRecord] | None = None
 ) -> Query[list[Placed[EmotionalEventRecord]]]:
     """The oldest `limit` events after that one, oldest first."""
-    return Query("events_after", _onward(agent, limit, after), _events(agent, newest_first=False))
+    params = _onward(agent, limit, after)
+    return Query("events_after", params, lambda rows: [event_record(agent, row) for row in rows])
 
 
 def trend(agent: UUID, since_us: int, limit: int) -> Query[Trend]:
@@ -273,7 +304,7 @@ def server_version() -> Query[str]:
 
 
 def _page(agent: UUID, limit: int, before: Place | None, since_us: int) -> dict[str, Any]:
-    until, stamp = (from_us(before[0]), before[1]) if before else (_END_OF_TIME, _LAST_STAMP)
+    until, stamp = (from_us(before[0]), before[1]) if before else (_END_OF_TIME, LAST_STAMP)
     return {"agent": agent, "since": from_us(since_us), "until": until, "stamp": stamp, "limit": limit}
 
 
@@ -286,14 +317,11 @@ def _one_message(agent: UUID) -> Callable[[Sequence[Row]], Placed[ConversationMe
     return lambda rows: message_record(agent, rows[0]) if rows else None
 
 
-def _messages(agent: UUID, *, newest_first: bool) -> Callable[[Sequence[Row]], list[Placed[ConversationMessage]]]:
-    step = -1 if newest_first else 1
-    return lambda rows: [message_record(agent, row) for row in rows[::step]]
-
-
-def _events(agent: UUID, *, newest_first: bool) -> Callable[[Sequence[Row]], list[Placed[EmotionalEventRecord]]]:
-    step = -1 if newest_first else 1
-    return lambda rows: [event_record(agent, row) for row in rows[::step]]
+def _known(rows: Sequence[Row]) -> tuple[Row | None, Sequence[Row]]:
+    """The last row of a page, if that is the one about all, and the others, oldest first."""
+    if rows and rows[-1][0] is None:
+        return rows[-1], rows[-2::-1]
+    return None, rows[::-1]
 
 
 def _found(agent: UUID, row: Row) -> Placed[ConversationMessage] | None:

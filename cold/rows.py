@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from banshee_memory.cold.codec import from_json
+from banshee_memory.cold.codec import POSTGRES_EPOCH_US, from_json, json_said
 from banshee_memory.emotions import Before, Emotion, Felt, StoredState
 from banshee_memory.records import (
     ConversationMessage,
@@ -30,21 +31,31 @@ _event = msgspec.json.Decoder(EmotionalEvent).decode
 _before = msgspec.json.Decoder(Before).decode
 
 
+def message_records(agent: UUID, rows: Iterable[Row]) -> list[Placed[ConversationMessage]]:
+    """Messages from their rows. Of reading a page this takes the most time on this side."""
+    return [
+        Placed(
+            micros + POSTGRES_EPOCH_US,
+            stamp,
+            ConversationMessage(
+                id=message,
+                agent_id=agent,
+                role=role,
+                content=content,
+                metadata=None if metadata is None else json_said(metadata),
+                emotional_context=None if context is None else json_said(context),
+                tokens_used=tokens,
+                session_id=session,
+                created_at=at,
+            ),
+        )
+        for message, role, content, metadata, context, tokens, session, at, micros, stamp in rows
+    ]
+
+
 def message_record(agent: UUID, row: Row) -> Placed[ConversationMessage]:
     """A message from its row."""
-    message, role, content, metadata, context, tokens, session, at, stamp = row
-    record = ConversationMessage(
-        id=message,
-        agent_id=agent,
-        role=role,
-        content=content,
-        metadata=from_json(metadata),
-        emotional_context=from_json(context),
-        tokens_used=tokens,
-        session_id=session,
-        created_at=at,
-    )
-    return Placed(to_us(at), stamp, record)
+    return message_records(agent, [row])[0]
 
 
 def event_record(agent: UUID, row: Row) -> Placed[EmotionalEventRecord]:

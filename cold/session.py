@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import adapt, conninfo
-from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
+from psycopg.types.numeric import Int8BinaryDumper, Int8BinaryLoader, Int8Dumper
 
 from banshee_memory.cold.failures import Overdue
 from banshee_memory.errors import ConfigurationError
@@ -73,6 +73,8 @@ def _adapters() -> adapt.AdaptersMap:
     known = adapt.AdaptersMap(psycopg.adapters)
     known.register_dumper(int, Int8Dumper)
     known.register_dumper(int, Int8BinaryDumper)
+    # A time without a time zone, of which no table has one, is the number that it travels as: µs since 2000.
+    known.register_loader("timestamp", Int8BinaryLoader)
     return known
 
 

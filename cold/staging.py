@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from banshee_memory.cold.codec import to_json
+from banshee_memory.cold.codec import POSTGRES_EPOCH_US, to_json
 from banshee_memory.emotions import Before, Emotion, StoredState
 from banshee_memory.records import (
     ConversationMessage,
@@ -27,7 +27,6 @@ from banshee_memory.records import (
 )
 from banshee_memory.stamps import from_us, stamp_us, to_us
 
-_POSTGRES_EPOCH = 946_684_800_000_000
 _LATEST = to_us(datetime.max.replace(tzinfo=UTC))
 _EARLIEST = to_us(datetime.min.replace(tzinfo=UTC))
 _JSONB_VERSION = b"\1"
@@ -203,11 +202,11 @@ _MEMORY_TYPES = (
 
 
 def _message(row: MessageRow) -> Encoded:
-    at, stamp, said = row.placed
+    said = row.placed.record
     return (
         said.agent_id,
-        _time(at),
-        stamp,
+        _time(row.placed.at_us),
+        row.placed.stamp,
         said.id,
         said.role,
         said.content,
@@ -219,7 +218,7 @@ def _message(row: MessageRow) -> Encoded:
 
 
 def _event(row: EventRow) -> Encoded:
-    at, stamp, happened = row.placed
+    at, stamp, happened = row.placed.at_us, row.placed.stamp, row.placed.record
     return (
         happened.agent_id,
         _time(at),
@@ -284,7 +283,7 @@ def _remembered(record: MemoryRecord) -> Encoded:
 def _time(at_us: int) -> int:
     if not _EARLIEST <= at_us <= _LATEST:
         raise OverflowError(f"{at_us} µs since 1970 is outside of the years 1 to 9999")
-    return at_us - _POSTGRES_EPOCH
+    return at_us - POSTGRES_EPOCH_US
 
 
 def _jsonb(value: Json) -> bytes:
@@ -324,6 +323,8 @@ class _Growth(msgspec.Struct):
     events: int = 0
     first: int | None = None
     last: int | None = None
+    first_event: int | None = None
+    last_event: int | None = None
 
 
 def growth_of(batch: Batch) -> str:
@@ -331,7 +332,7 @@ def growth_of(batch: Batch) -> str:
     grown: dict[UUID, _Growth] = {}
     for row in batch.messages:
         growth = grown.get(row.agent_id) or grown.setdefault(row.agent_id, _Growth(row.agent_id))
-        at_us, stamp, said = row.placed
+        at_us, stamp, said = row.placed.at_us, row.placed.stamp, row.placed.record
         growth.stamp = max(growth.stamp, stamp)
         if growth.first is None or at_us < growth.first:
             growth.first = at_us
@@ -343,4 +344,9 @@ def growth_of(batch: Batch) -> str:
         growth = grown.get(event.agent_id) or grown.setdefault(event.agent_id, _Growth(event.agent_id))
         growth.stamp = max(growth.stamp, event.stamp)
         growth.events += 1
+        at_us = event.placed.at_us
+        if growth.first_event is None or at_us < growth.first_event:
+            growth.first_event = at_us
+        if growth.last_event is None or at_us > growth.last_event:
+            growth.last_event = at_us
     return msgspec.json.encode(list(grown.values())).decode()

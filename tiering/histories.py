@@ -14,7 +14,6 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from banshee_memory.cold import reads
-from banshee_memory.cold.reads import Query
 from banshee_memory.errors import HotStoreFull, InvalidInput
 from banshee_memory.failpoints import failpoint
 from banshee_memory.hot import calls, wire
@@ -23,6 +22,8 @@ from banshee_memory.hot.faults import ServerError
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.hot.packed import packed
 from banshee_memory.records import ConversationMessage, EmotionalEventRecord, Placed
+from banshee_memory.tiering import reach
+from banshee_memory.tiering.reach import PageOf, Reach
 from banshee_memory.tiering.residency import Residency, offered
 from banshee_memory.tiering.steps import Steps
 
@@ -42,7 +43,8 @@ class Kind(Generic[R]):
     records: Callable[[UUID, Sequence[bytes]], list[R]]
     """Of many elements at once, if all are as most are; else Undecodable."""
     encode: Callable[[Placed[R]], bytes]
-    page: Callable[[UUID, int, tuple[int, int] | None], Query[list[Placed[R]]]]
+    page: PageOf[R]
+    reach: Callable[[Residency], Reach]
 
 
 MESSAGES: Kind[ConversationMessage] = Kind(
@@ -53,6 +55,7 @@ MESSAGES: Kind[ConversationMessage] = Kind(
     records=wire.message_records,
     encode=wire.message_element,
     page=reads.message_page,
+    reach=lambda residency: residency.messages_reach,
 )
 EVENTS: Kind[EmotionalEventRecord] = Kind(
     key=lambda keys: keys.events,
@@ -62,6 +65,7 @@ EVENTS: Kind[EmotionalEventRecord] = Kind(
     records=lambda agent, elements: [wire.event_of(agent, element).placed.record for element in elements],
     encode=wire.event_element,
     page=reads.event_page,
+    reach=lambda residency: residency.events_reach,
 )
 
 
@@ -150,7 +154,7 @@ def _both(
     history = yield from _leased(kind, residency, keys, 2 * limit)
     failpoint("rehydrate.history_leased")
     hot = _read(kind, residency, keys, history.elements)
-    cold = yield kind.page(keys.agent, limit, None)
+    cold = yield from reach.newest(kind.page, kind.reach(residency), keys.agent, limit)
     failpoint("rehydrate.history_asked")
     if history.header is not None:
         cap = kind.cap(residency)
@@ -189,7 +193,7 @@ def before(kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int, cur
         residency.counters.hits += 1
         return _records(older[-limit:])
     residency.counters.misses += 1
-    cold = yield kind.page(keys.agent, limit, place)
+    cold = yield from reach.before(kind.page, kind.reach(residency), keys.agent, limit, place)
     return _records(merged(cold, older)[-limit:])
 
 

@@ -16,6 +16,7 @@ from banshee_memory.hot.calls import MISS, Call
 from banshee_memory.hot.keys import AgentKeys, agent_keys
 from banshee_memory.hot.wire import Undecodable
 from banshee_memory.settings import Durability, Settings
+from banshee_memory.tiering.reach import Reach
 from banshee_memory.tiering.steps import Steps, write
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ class Counters:
 _MOST_WARM = 100_000
 _MOST_KNOWN = 10_000
 _MOST_ASKED = 100
+_DAY_US = 86_400_000_000
+_WEEK_US = 7 * _DAY_US
 
 
 @dataclass(slots=True)
@@ -70,6 +73,8 @@ class Residency:
     warmth: Warmth = field(init=False)
     known: dict[int, AgentKeys] = field(default_factory=dict)
     members: dict[int, Sequence[str]] = field(default_factory=dict)
+    messages_reach: Reach = field(default_factory=lambda: Reach(_WEEK_US))
+    events_reach: Reach = field(default_factory=lambda: Reach(_DAY_US))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "warmth", Warmth(self.settings.hot_ttl / 4))

@@ -77,6 +77,8 @@ CREATE TABLE agents (
     total_events       bigint NOT NULL DEFAULT 0,
     first_message      timestamptz,
     last_message       timestamptz,
+    first_event        timestamptz,
+    last_event         timestamptz,
     created_at         timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70);
 

@@ -49,6 +49,10 @@ INSERT INTO agents (agent_id, flushed_stamp, total_messages, first_message, last
     SELECT agent_id, max(stamp), count(*), min(created_at), max(created_at)
     FROM conversation_messages
     GROUP BY agent_id;
+UPDATE agents SET total_events = counted.events, first_event = counted.first, last_event = counted.last
+    FROM (SELECT agent_id, count(*) AS events, min(occurred_at) AS first, max(occurred_at) AS last
+          FROM emotional_events GROUP BY agent_id) AS counted
+    WHERE agents.agent_id = counted.agent_id;
 INSERT INTO forgotten (agent_id, shard, stamp, at)
     SELECT pg_temp.agent(n + 1000000), 0, 1, '2020-01-01' FROM generate_series(1, {agents}) AS n;
 INSERT INTO idempotency (agent_id, function, key, shard, stamp, reply)

@@ -129,7 +129,7 @@ def test_broken_connections_are_replaced_without_a_word(
     said = message(agent)
     write(store, said)
     throw_out(url, database_url)
-    assert store.fetch(reads.message_page(agent, 5)) == [said]
+    assert store.fetch(reads.message_page(agent, 5)).placed == [said]
     assert store.ping().seconds > 0
     throw_out(url, database_url)
     assert write(store, said, message(agent, 1)).messages == 1
@@ -230,7 +230,7 @@ def test_many_threads_share_a_store(store: ColdStore) -> None:
             for n in range(5):
                 with store.drain([shard], wait=30) as drain:
                     drain.write(batch_of(message(agent, n)))
-                assert len(store.fetch(reads.message_page(agent, 50))) == n + 1
+                assert len(store.fetch(reads.message_page(agent, 50)).placed) == n + 1
         except (BansheeError, AssertionError) as exc:
             wrong.append(exc)
 

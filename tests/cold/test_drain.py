@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from banshee_memory.cold import reads
 from banshee_memory.cold.client import ColdStore
@@ -220,9 +221,9 @@ POISON: dict[str, Any] = {
     "no text": lambda a: _with(a, content=5),
     "not json": lambda a: _with(a, metadata={"a": object()}),
     "endless json": lambda a: _with(a, metadata=_endless()),
-    "far time": lambda a: MessageRow.of(message(a, 50)._replace(at_us=2**62)),
-    "end of time": lambda a: MessageRow.of(message(a, 50)._replace(at_us=253_402_300_799_999_999)),
-    "far stamp": lambda a: MessageRow.of(message(a, 50)._replace(stamp=2**63)),
+    "far time": lambda a: MessageRow.of(replace(message(a, 50), at_us=2**62)),
+    "end of time": lambda a: MessageRow.of(replace(message(a, 50), at_us=253_402_300_799_999_999)),
+    "far stamp": lambda a: MessageRow.of(replace(message(a, 50), stamp=2**63)),
     "unknown mode": lambda a: EventRow.of(event(a, 50, mode="guess"), {}),
     "no event": lambda a: EventRow.of(event(a, 50, context_factors={1, object()}), {}),
     "far state": lambda a: StateRow.of(a, StoredState({}, {}, 2**62, 1)),
@@ -255,8 +256,8 @@ def test_poison_is_left_alone_and_its_neighbours_are_stored(store: ColdStore, ag
     assert row is bad
     assert reason
     assert "\n" not in reason
-    assert store.fetch(reads.message_page(agent, 50)) == said
-    assert store.fetch(reads.event_page(agent, 50)) == felt
+    assert store.fetch(reads.message_page(agent, 50)).placed == said
+    assert store.fetch(reads.event_page(agent, 50)).placed == felt
     assert store.fetch(reads.totals_of(agent)).stats.total_messages == 7
 
 
@@ -283,7 +284,7 @@ def test_far_apart_times_get_their_partitions(store: ColdStore, agent: UUID) -> 
         message(agent, n, at_us=_us(datetime(year, 12, 31, 23, 59, 59, 999_999, UTC))) for n, year in enumerate(years)
     ]
     assert write(store, *said).messages == 5
-    assert store.fetch(reads.message_page(agent, 9)) == said
+    assert store.fetch(reads.message_page(agent, 9)).placed == said
 
 
 def _us(at: datetime) -> int:

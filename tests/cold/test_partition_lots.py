@@ -53,8 +53,8 @@ def test_lots_before_the_one_that_failed_stay(store: ColdStore, agent: UUID, mon
         write(store, *diary(agent))
     assert lots == [LOT, LOT, DAYS - 2 * LOT]
     assert made(store) == 2 * LOT
-    assert store.fetch(reads.event_page(agent, DAYS)) == []
+    assert store.fetch(reads.event_page(agent, DAYS)).placed == []
 
     assert write(store, *diary(agent)).events == DAYS
     assert made(store) == DAYS
-    assert len(store.fetch(reads.event_page(agent, DAYS))) == DAYS
+    assert len(store.fetch(reads.event_page(agent, DAYS)).placed) == DAYS

@@ -64,7 +64,10 @@ def test_what_lies_wholly_beyond_retention_goes(own: ColdStore, agent: UUID) -> 
 
     dropped = own.drop_expired(NOON)
 
-    kept_said, kept_felt = own.fetch(reads.message_page(agent, 50)), own.fetch(reads.event_page(agent, 50))
+    kept_said, kept_felt = (
+        own.fetch(reads.message_page(agent, 50)).placed,
+        own.fetch(reads.event_page(agent, 50)).placed,
+    )
     assert kept_said == said[13::-1]  # 90 days ago lies in the week of the message of 91 days ago
     assert kept_felt == felt[30::-1]
     assert len(dropped) == 20 + 40 - len(kept_said) - len(kept_felt)
@@ -96,10 +99,10 @@ def test_dropping_gives_way_to_a_drain(own: ColdStore, agent: UUID) -> None:
 def test_readers_go_on_while_a_drain_creates_a_partition(own: ColdStore, agent: UUID) -> None:
     with own.drain([0]) as drain:
         drain.write(batch_of(message(agent), EventRow.of(event(agent), {})))
-        assert own.fetch(reads.message_page(agent, 5)) == []
+        assert own.fetch(reads.message_page(agent, 5)).placed == []
         with own.drain([1]) as other:
             assert other.held == {1: 0}
-    assert len(own.fetch(reads.message_page(agent, 5))) == 1
+    assert len(own.fetch(reads.message_page(agent, 5)).placed) == 1
     own.close()
 
 

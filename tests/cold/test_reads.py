@@ -72,10 +72,10 @@ def test_json_comes_back_as_it_went_in(store: ColdStore, agent: UUID, value: Any
     kept = memory(agent, data=value)
     write(store, said, EventRow.of(happened, {}), memory_row(agent, kept))
 
-    (found,) = store.fetch(reads.message_page(agent, 1))
+    (found,) = store.fetch(reads.message_page(agent, 1)).placed
     assert found == said
     assert same(found.record.metadata, value)
-    (felt,) = store.fetch(reads.event_page(agent, 1))
+    (felt,) = store.fetch(reads.event_page(agent, 1)).placed
     assert felt == happened
     remembered = store.fetch(reads.memory_of(agent, "fact", "colour", NOON_US))
     assert remembered == kept
@@ -91,7 +91,7 @@ def test_text_comes_back_as_it_went_in(store: ColdStore, agent: UUID, content: s
     kept = memory(agent, key=content[:100], memory_type="fact", tags=(content[:100], "", "{a,b}", 'c"d'))
     write(store, said, memory_row(agent, kept))
 
-    assert store.fetch(reads.message_page(agent, 1)) == [said]
+    assert store.fetch(reads.message_page(agent, 1)).placed == [said]
     assert store.fetch(reads.memory_of(agent, "fact", content[:100], NOON_US)) == kept
 
 
@@ -112,7 +112,7 @@ def test_every_event_comes_back_as_it_went_in(store: ColdStore, agent: UUID, hap
     every = {emotion: 1 / (index + 3) for index, emotion in enumerate(Emotion)}
     placed = event(agent, event=happened, resulting_emotions=every, mode="record", session_id=uuid4())
     write(store, EventRow.of(placed, every))
-    assert store.fetch(reads.event_page(agent, 5)) == [placed]
+    assert store.fetch(reads.event_page(agent, 5)).placed == [placed]
 
 
 def test_a_state_comes_back_with_its_exact_pairs(store: ColdStore, agent: UUID) -> None:
@@ -127,14 +127,14 @@ def test_pages_of_messages_join_without_gap_or_repetition(store: ColdStore, agen
     said = [message(agent, n, at_us=NOON_US + n // 3 * 86_400_000_000) for n in range(30)]
     write(store, *random.Random(4).sample(said, len(said)), message(uuid4(), 5))
 
-    assert store.fetch(reads.message_page(agent, 100)) == said
+    assert store.fetch(reads.message_page(agent, 100)).placed == said
     pages: list[Placed[ConversationMessage]] = []
     before: reads.Place | None = None
-    while page := store.fetch(reads.message_page(agent, 7, before)):
+    while page := store.fetch(reads.message_page(agent, 7, before)).placed:
         pages = [*page, *pages]
         before = (page[0].at_us, page[0].stamp)
     assert pages == said
-    assert store.fetch(reads.message_page(agent, 100, since_us=said[27].at_us)) == said[27:]
+    assert store.fetch(reads.message_page(agent, 100, since_us=said[27].at_us)).placed == said[27:]
 
     walked, after = [], None
     while page := store.fetch(reads.messages_after(agent, 7, after)):
@@ -147,9 +147,9 @@ def test_pages_of_events_join_without_gap_or_repetition(store: ColdStore, agent:
     felt = [event(agent, n, at_us=NOON_US + n // 3 * 40_000_000_000) for n in range(30)]
     write(store, *(EventRow.of(placed, {}) for placed in felt))
 
-    assert store.fetch(reads.event_page(agent, 100)) == felt
-    assert store.fetch(reads.event_page(agent, 4, (felt[10].at_us, felt[10].stamp))) == felt[6:10]
-    assert store.fetch(reads.event_page(agent, 100, None, felt[12].at_us)) == felt[12:]
+    assert store.fetch(reads.event_page(agent, 100)).placed == felt
+    assert store.fetch(reads.event_page(agent, 4, (felt[10].at_us, felt[10].stamp))).placed == felt[6:10]
+    assert store.fetch(reads.event_page(agent, 100, None, felt[12].at_us)).placed == felt[12:]
     walked, after = [], None
     while page := store.fetch(reads.events_after(agent, 7, after)):
         walked += page
@@ -281,7 +281,7 @@ def test_the_async_client_reads_the_same(store: ColdStore, url: str, settings: S
     async def read() -> None:
         other = AsyncColdStore(url, settings)
         pages = await asyncio.gather(*(other.fetch(reads.message_page(agent, 50)) for _ in range(12)))
-        assert pages == [said] * 12
+        assert [page.placed for page in pages] == [said] * 12
         assert await other.fetch(reads.totals_of(agent)) == store.fetch(reads.totals_of(agent))
         assert (await other.ping()).version == store.ping().version
         await other.aclose()

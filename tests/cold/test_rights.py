@@ -66,8 +66,8 @@ def test_whoever_is_named_runs_a_whole_flush(fresh_url: str, role: str, settings
         )
         drain.advance({0: 5})
     assert (written.messages, written.events, written.states, written.memories) == (1, 1, 1, 1)
-    assert store.fetch(reads.message_page(agent, 5)) == [said]
-    assert store.fetch(reads.event_page(agent, 5)) == [felt]
+    assert store.fetch(reads.message_page(agent, 5)).placed == [said]
+    assert store.fetch(reads.event_page(agent, 5)).placed == [felt]
     assert store.prepare_partitions(NOON) > 0
     store.close()
 

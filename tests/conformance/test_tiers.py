@@ -54,13 +54,13 @@ def test_a_flush_carries_everything_once(client: MemoryPlugin, agent: UUID, cold
     live(client, agent)
     report = client.flush(agent)
     assert (report.messages, report.events, report.states, report.memories) >= (3, 1, 1, 2)
-    assert len(cold.fetch(reads.message_page(agent, 10))) == 3
-    assert len(cold.fetch(reads.event_page(agent, 10))) == 1
+    assert len(cold.fetch(reads.message_page(agent, 10)).placed) == 3
+    assert len(cold.fetch(reads.event_page(agent, 10)).placed) == 1
     assert cold.fetch(reads.state_of(agent)) is not None
     assert len(cold.fetch(reads.memory_page(agent, "fact", 0, 10))) == 2
     again = client.flush(agent)
     assert isinstance(again, FlushReport)
-    assert len(cold.fetch(reads.message_page(agent, 10))) == 3
+    assert len(cold.fetch(reads.message_page(agent, 10)).placed) == 3
 
 
 def test_a_flush_of_all_includes_each(client: MemoryPlugin, cold: ColdStore) -> None:
@@ -126,7 +126,7 @@ def test_cold_durability_returns_when_postgresql_has_it(client: MemoryPlugin, ag
     client.memories.delete_memory(agent, "fact", "a", durability=cold_level)
     assert cold.fetch(reads.memory_page(agent, "fact", 0, 10)) == []
     client.emotions.save_event(agent, CustomEvent(event_type="x"), {}, durability=cold_level)
-    assert len(cold.fetch(reads.event_page(agent, 10))) == 1
+    assert len(cold.fetch(reads.event_page(agent, 10)).placed) == 1
 
 
 def test_synced_durability_where_the_server_can(client: MemoryPlugin, agent: UUID, hot: HotStore) -> None:

@@ -60,7 +60,7 @@ class _CleanKeys:
     def _check_list(self, key: str, decode: Any, query: Any) -> None:
         elements = self._redis.lrange(key, 1, -1)
         if elements and self._is_clean(key):
-            cold = {placed.record.id: placed.record for placed in self._cold.fetch(query)}
+            cold = {placed.record.id: placed.record for placed in self._cold.fetch(query).placed}
             for element in elements:
                 ours = decode(self._keys.agent, element).record
                 assert ours.id in cold, f"{key} has a TTL, and what it holds is nowhere else"

@@ -39,8 +39,8 @@ class Survivors:
 def survivors(world: World, then: Life) -> Survivors:
     """At the moment of the failover. `then`: the model when the replica began to lag."""
     cold = world.cold
-    messages = cold.fetch(reads.message_page(then.id, ALL))
-    events = cold.fetch(reads.event_page(then.id, ALL))
+    messages = cold.fetch(reads.message_page(then.id, ALL)).placed
+    events = cold.fetch(reads.event_page(then.id, ALL)).placed
     return Survivors(
         then=then,
         texts={m.content for m in then.model.messages} | {placed.record.content for placed in messages},

@@ -55,7 +55,7 @@ def row(agent: UUID, number: int, happened: Happened) -> EventRow:
     record = msgspec.structs.replace(
         placed.record, valence=happened.valence, arousal=happened.arousal, intensity=happened.intensity
     )
-    return EventRow.of(placed._replace(record=record), happened.felt)
+    return EventRow.of(msgspec.structs.replace(placed, record=record), happened.felt)
 
 
 def happens(chance: random.Random, at: datetime) -> Happened:
