@@ -1,14 +1,15 @@
-"""The newest 50 messages of an agent, as records, beside the best bare query: prepared, under a generic plan, and told
-between which times the 50 of each agent lie, which a client cannot know.
+"""The newest 50 messages of an agent, as a rehydration reads them, beside the best bare query: prepared, by a generic
+plan, and told between which times the 50 of each agent lie, which a client cannot know.
 
-The bare query's rows are made structs of, their JSON left as text: that is what the promise is measured against. What
-it takes to let Redis have the messages again is not in it.
+Once by a client that read the agent before, and once by one that meets it for the first time. The bare query's rows are
+made structs of, their JSON left as text: that is what the promise is measured against. What it takes to let Redis have
+the messages again is not in it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -18,8 +19,10 @@ import msgspec
 
 from banshee_memory.cold import reads
 from banshee_memory.records import ConversationMessage, Placed
+from banshee_memory.tiering import reach
+from banshee_memory.tiering.steps import drive
 from bench.cold_compared import Case, Compared, timed
-from bench.cold_world import World
+from bench.cold_world import WEEK_US, World
 
 TURNS = 60
 _BEST = b"""SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
@@ -53,8 +56,16 @@ def compared(world: World, rounds: int) -> Iterator[Compared]:
 
 def _of(world: World, rounds: int, whose: str, agents: list[UUID]) -> Iterator[Compared]:
     asked = agents[:: max(len(agents) // 500, 1)]
-    took = timed(rounds * TURNS, {"bare": _bare(world, asked), "here": _here(world, asked)})
-    yield Compared(f"50 messages of {whose}, against the bare query", took["bare"], took["here"], limit=1.3)
+    took = timed(
+        rounds * TURNS,
+        {
+            "bare": _bare(world, asked),
+            "met before": _here(world, asked),
+            "first met": _here(world, asked, forgets=True),
+        },
+    )
+    for how in ("met before", "first met"):
+        yield Compared(f"50 messages of {whose}, {how}, against the bare query", took["bare"], took[how], limit=1.3)
 
 
 def _bare(world: World, agents: list[UUID]) -> Case:
@@ -68,10 +79,19 @@ def _bare(world: World, agents: list[UUID]) -> Case:
     return lambda: partial(read, next(following))
 
 
-def _here(world: World, agents: list[UUID]) -> Case:
-    following = itertools.cycle(agents)
+def _here(world: World, agents: list[UUID], *, forgets: bool = False) -> Case:
+    following, known = itertools.cycle(agents), reach.Reach(WEEK_US)
+    no_redis: Any = None
 
     def read(agent: UUID) -> list[Placed[ConversationMessage]]:
-        return world.store.fetch(reads.message_page(agent, 50))
+        return drive(reach.newest(reads.message_page, known, agent, 50), no_redis, world.store)
 
-    return lambda: partial(read, next(following))
+    for agent in agents:
+        read(agent)
+
+    def prepared() -> Callable[[], object]:
+        if forgets:
+            known.spans.clear()
+        return partial(read, next(following))
+
+    return prepared

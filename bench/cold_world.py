@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from banshee_memory.cold import partitions
@@ -22,8 +22,8 @@ from banshee_memory.stamps import from_us, to_us
 
 SETTINGS = Settings(message_retention_days=None, call_timeout=600, flush_timeout=600)
 WEEK_US = 7 * 86_400_000_000
-END_US = to_us(partitions.span(partitions.MESSAGES, from_us(1_790_000_000_000_000))[0])
-"""The partitions that are filled end here."""
+END_US = to_us(partitions.span(partitions.MESSAGES, datetime.now(UTC))[0])
+"""The partitions that are filled end here: the last is that of the week before this one."""
 PER_AGENT, TALKED = 1_000, 10_000
 TALKER = UUID(int=0xAAAA)
 SENTENCES = (

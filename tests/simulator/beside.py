@@ -33,7 +33,7 @@ def flush(world: World, life: Life) -> None:
 
 
 def _assert_cold(world: World, life: Life, then: Life) -> None:
-    cold = {p.record.content: p.record for p in world.cold.fetch(reads.message_page(life.id, ALL))}
+    cold = {p.record.content: p.record for p in world.cold.fetch(reads.message_page(life.id, ALL)).placed}
     missing = {said.content for said in then.model.messages} - cold.keys()
     assert not missing, f"{missing} was said before a flush that ended, and is not cold"
     for said in then.model.messages:
@@ -42,7 +42,7 @@ def _assert_cold(world: World, life: Life, then: Life) -> None:
         assert any(close(found or {}, context or {}) for context in since), (
             f"{said.content} says {found} where it is cold"
         )
-    events = {number_of(placed.record) for placed in world.cold.fetch(reads.event_page(life.id, ALL))}
+    events = {number_of(placed.record) for placed in world.cold.fetch(reads.event_page(life.id, ALL)).placed}
     assert {number_of(event) for event in then.model.events} <= events, "an event is not cold after a flush that ended"
     state = world.cold.fetch(reads.state_of(life.id))
     since_then = life.states[len(then.states) - 1 :]
