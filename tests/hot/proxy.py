@@ -61,8 +61,15 @@ class Proxy:
         self._tasks.add(task)
         server, to_server = await asyncio.open_unix_connection(self._server)
         self._writers += [to_client, to_server]
-        with suppress(ConnectionError, asyncio.CancelledError):
-            await asyncio.gather(self._forth(client, to_server), self._back(server, to_client))
+        both = asyncio.gather(self._forth(client, to_server), self._back(server, to_client))
+        try:
+            with suppress(ConnectionError, asyncio.CancelledError):
+                await both
+        finally:
+            # Who ends one side with something unread resets it, and nothing else would tell the other side.
+            to_client.close()
+            to_server.close()
+            both.cancel()
 
     async def _forth(self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter) -> None:
         while commands := await client.read(65_536):
