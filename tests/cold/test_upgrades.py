@@ -80,8 +80,8 @@ def test_it_is_upgraded_with_all_that_is_in_it(old: str, settings: Settings) -> 
     store = ColdStore(old, settings)
     messages, events, state, memory, totals, trend, found, _ = everything(store)
     store.close()
-    assert [placed.record.content for placed in messages] == ["The quick brown fox", "and another fox"]
-    assert [placed.record.mode for placed in events] == ["add"]
+    assert [placed.record.content for placed in messages.placed] == ["The quick brown fox", "and another fox"]
+    assert [placed.record.mode for placed in events.placed] == ["add"]
     assert (state.felt["joy"].intensity, memory.record.data) == (0.5, {"is": "green"})
     assert (totals.stats.total_messages, totals.total_events, len(trend.points)) == (2, 1, 2)
     assert {placed.record.content for _, placed in found} == {"The quick brown fox", "and another fox"}

@@ -21,6 +21,7 @@ INSERT INTO memory_records (agent_id, memory_type, key, data, importance, access
 INSERT INTO emotional_rollups (agent_id, at, hours, events, valence, arousal, intensity, peaks, stamp) VALUES
     ('00000000-0000-4000-8000-000000000001', '2026-01-01 10:00Z', 1, 4, 4, 2, 2, '{"joy": 0.9}', 500);
 INSERT INTO agents (agent_id, flushed_stamp, total_messages, user_messages, assistant_messages, total_tokens, total_events,
-                    first_message, last_message) VALUES
-    ('00000000-0000-4000-8000-000000000001', 2000, 2, 1, 1, 3, 1, '2026-03-04 10:00Z', '2026-03-04 11:00Z');
+                    first_message, last_message, first_event, last_event) VALUES
+    ('00000000-0000-4000-8000-000000000001', 2000, 2, 1, 1, 3, 1, '2026-03-04 10:00Z', '2026-03-04 11:00Z',
+     '2026-03-04 10:30Z', '2026-03-04 10:30Z');
 UPDATE shards SET flushed_stamp = 2000, newest_stamp = 2000 WHERE shard = 0;
