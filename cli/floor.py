@@ -16,10 +16,14 @@ class Floor:
         import hiredis
         from redis.retry import Retry
 
-        self._socket = open_socket(redis_url, options(settings, redis_url, Retry))
         self._reader: Any = hiredis.Reader()
         self._pack: Any = hiredis.pack_command
         self._buffer = bytearray(65_536)
+        self._socket = open_socket(redis_url, options(settings, redis_url, Retry))
+
+    def __del__(self) -> None:
+        if hasattr(self, "_socket"):  # whoever was interrupted before this was in his hands does not close it
+            self.close()
 
     def ping(self) -> Any:
         """Nothing there, nothing back."""

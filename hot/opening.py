@@ -17,7 +17,11 @@ def open_socket(url: str, chosen: Mapping[str, Any]) -> socket.socket:
 
     pool = ConnectionPool.from_url(url, **chosen)
     opened = pool.connection_class(**pool.connection_kwargs)
-    opened.connect()
+    try:
+        opened.connect()
+    except BaseException:
+        opened.disconnect()
+        raise
     opened_socket: socket.socket = opened._sock
     opened._sock = None  # so that it does not close it when it goes
     return opened_socket

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,9 @@ from tests.servers import USERS_VARIABLES, Urls, servers
 def pytest_configure() -> None:
     for name in USERS_VARIABLES:
         os.environ.pop(name, None)
+    # A shell starts what runs in the background with SIGINT ignored, and so would be what tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

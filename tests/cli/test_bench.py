@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from uuid import UUID
 
 import psycopg
@@ -72,6 +73,15 @@ def test_a_failure_leaves_nothing(run: Run, urls: tuple[str, str], monkeypatch: 
     assert_nothing_is_left(measured_as(done.stderr), urls)
 
 
+def wait_until_it_writes(agent: UUID, urls: tuple[str, str]) -> None:
+    """Until there is something of the agent to clear away."""
+    deadline = time.monotonic() + 30
+    with redis.Redis.from_url(urls[0]) as client:
+        while not list(client.scan_iter(f"*{agent}*", count=1_000)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["interrupted", "terminated"])
 def test_whoever_is_stopped_leaves_nothing(number: signal.Signals, urls: tuple[str, str]) -> None:
     with subprocess.Popen(
@@ -79,6 +89,7 @@ def test_whoever_is_stopped_leaves_nothing(number: signal.Signals, urls: tuple[s
     ) as process:
         assert process.stderr
         agent = measured_as(process.stderr.readline())
+        wait_until_it_writes(agent, urls)
         process.send_signal(number)
         said = process.stderr.read()
     assert process.returncode == 130
