@@ -65,9 +65,12 @@ class User:
 
 def running(data_dir: Path, part: str = "") -> list[int]:
     """The pids of programs whose command line names the data directory, and `part`."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,stat=,args="], capture_output=True, text=True, check=True).stdout
-    found = [line.split(maxsplit=2) for line in listed.splitlines() if str(data_dir) in line and part in line]
-    return [int(pid) for pid, state, _ in found if not state.startswith("Z") and int(pid) != os.getpid()]
+    told = ["ps", "-ww", "-eo", "pid=,ppid=,stat=,args="]
+    listed = subprocess.run(told, capture_output=True, text=True, check=True).stdout
+    named = [line.split(maxsplit=3) for line in listed.splitlines() if str(data_dir) in line and part in line]
+    parents = {int(pid): int(parent) for pid, parent, state, _ in named if not state.startswith("Z")}
+    # What a server has only just forked goes by its parent's command line for a moment.
+    return [pid for pid, parent in parents.items() if pid != os.getpid() and not (part and parent in parents)]
 
 
 def supervisors(data_dir: Path) -> list[int]:
