@@ -201,15 +201,19 @@ class AsyncConversationStore:
         `role` is `user`, `assistant`, `system`, `function` or `tool`; `metadata` any JSON. `emotional_context` is an
         object, or `"current"`: then what the agent feels is recorded in the same atomic step.
         """
-        message = NewMessage(
-            role=role,
-            content=content,
-            metadata=metadata,
-            tokens_used=tokens_used,
-            emotional_context=emotional_context,
-            session_id=session_id,
+        return await self._run(
+            self._operations.save_message(
+                agent_id,
+                role,
+                content,
+                metadata,
+                tokens_used,
+                emotional_context,
+                session_id,
+                durability,
+                idempotency_key,
+            )
         )
-        return await self._run(self._operations.save_message(agent_id, message, durability, idempotency_key))
 
     async def save_messages(
         self,

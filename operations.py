@@ -23,7 +23,7 @@ from banshee_memory.errors import (
     shown,
 )
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, packed, wire
+from banshee_memory.hot import bodies, calls, packed, wire
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.greeting import taken_by_another
 from banshee_memory.hot.keys import AgentKeys, shard_keys
@@ -76,7 +76,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     cacheable: bool = False
 
 
-class Direct(msgspec.Struct, Generic[T], frozen=True):
+class Direct(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """An operation that is one call where Redis has what it is about, as it nearly always has."""
 
     call: calls.Call[Any]
@@ -97,7 +97,7 @@ class Direct(msgspec.Struct, Generic[T], frozen=True):
         return Operation(resumed(whole.steps, outcome), whole.due, whole.degraded)
 
 
-class Hit(Direct[T], Generic[T], frozen=True, kw_only=True):
+class Hit(Direct[T], Generic[T], frozen=True, kw_only=True, gc=False):
     """A read that Redis answers at once, to be carried out any number of times until (of the monotonic clock) its key's
     TTL is to be started again. It was counted as a hit beforehand."""
 
@@ -163,12 +163,18 @@ class Operations:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.is_server_time = True
+        """Whether the library's clock is the server's own, as it is but in its test build."""
+        self._usual = settings.durability
+        self._usual_size = bodies.usual_size(settings)
         self.residency = Residency(settings)
         self._policies = {**dict.fromkeys(MEMORY_TYPES, MemoryPolicy()), **settings.memory_policies}
+        self._known = self.residency.known
         self._hits: dict[Any, Hit[Any]] = {}
 
     def _keys(self, agent_id: UUID) -> AgentKeys:
-        return self.residency.keys(agent_id if type(agent_id) is UUID else validation.agent(agent_id))
+        keys = self._known.get(agent_id.int) if type(agent_id) is UUID else None
+        return self.residency.keys(validation.agent(agent_id)) if keys is None else keys
 
     def _level(self, durability: Durability | None) -> Durability:
         if durability is None:
@@ -246,7 +252,9 @@ class Operations:
                 return hit
         keys = self._keys(agent_id)
         steps = partial(states.load, self.residency, keys)
-        return self._read(keys.agent.int, keys.state, lambda: packed.packed(calls.load_state(keys)), steps)
+        if not self.is_server_time:
+            return self._reading(steps, cacheable=True)
+        return self._read(keys.agent.int, keys.state, lambda: packed.load_state(keys), steps)
 
     def update_emotions(
         self,
@@ -257,14 +265,16 @@ class Operations:
         idempotency_key: str | None = None,
     ) -> AnyOperation[EmotionalState]:
         """Changes what it feels."""
-        keys, level = self._keys(agent_id), self._level(durability)
-        mode = validation.mode(mode, ("add", "set"))
+        keys = self._keys(agent_id)
+        level = self._usual if durability is None else self._level(durability)
+        if mode != "add":
+            mode = validation.mode(mode, ("add", "set"))
         checked = validation.changes("changes", changes, mode)
         once = None if idempotency_key is None else validation.idempotency_key(idempotency_key)
-        whole = partial(self._updated, keys, checked, mode, level, once)
         if level is not _HOT or once is not None:
-            return whole()
-        return Direct(packed.update_emotions(keys, checked, mode), whole)
+            return self._updated(keys, checked, mode, level, once)
+        call = packed.update_emotions(keys, checked, mode)
+        return Direct(call, lambda: self._updated(keys, checked, mode, level, None))
 
     def _updated(
         self, keys: AgentKeys, changes: dict[Emotion, float], mode: str, level: Durability, once: str | None
@@ -353,17 +363,27 @@ class Operations:
     # --- conversations ---
 
     def save_message(
-        self, agent_id: UUID, message: NewMessage, durability: Durability | None, idempotency_key: str | None = None
+        self,
+        agent_id: UUID,
+        role: str,
+        content: str,
+        metadata: Json,
+        tokens_used: int | None,
+        emotional_context: Mapping[Any, Any] | str | None,
+        session_id: UUID | None,
+        durability: Durability | None,
+        idempotency_key: str | None = None,
     ) -> AnyOperation[UUID]:
         """Appends a message."""
-        keys, level = self._keys(agent_id), self._level(durability)
+        keys = self._keys(agent_id)
+        level = self._usual if durability is None else self._level(durability)
         once = None if idempotency_key is None else validation.idempotency_key(idempotency_key)
-        nonce = _nonce(keys, once)
-        at_us, felt, body = judged = self._message(message, nonce)
-        whole = partial(self._saved, keys, judged, nonce, level, once)
-        if level is not _HOT or once is not None or at_us is not None:
-            return whole()
-        return Direct(packed.append_message(keys, felt, body, nonce), whole)
+        nonce = fresh_nonce() if once is None else keyed_nonce(keys.agent, once, 0)
+        felt, body = self._message(nonce, role, content, metadata, tokens_used, emotional_context, session_id)
+        if level is not _HOT or once is not None:
+            return self._saved(keys, (None, felt, body), nonce, level, once)
+        call = packed.append_message(keys, felt, body, nonce)
+        return Direct(call, lambda: self._saved(keys, (None, felt, body), nonce, level, None))
 
     def _saved(
         self, keys: AgentKeys, judged: tuple[int | None, bool, bytes], nonce: bytes, level: Durability, once: str | None
@@ -391,7 +411,7 @@ class Operations:
     ) -> Steps[list[UUID]]:
         once = validation.idempotency_key(idempotency_key)
         nonces = [_nonce(keys, once, index) for index in range(len(messages))]
-        judged = [self._message(message, nonce) for message, nonce in zip(messages, nonces, strict=True)]
+        judged = [self._new_message(message, nonce) for message, nonce in zip(messages, nonces, strict=True)]
         return self._appended(keys, judged, nonces, level, once)
 
     def _appended(
@@ -409,26 +429,64 @@ class Operations:
             raise InvalidInput("idempotency_key", f"{once!r} was used for {len(places)} messages before")
         return [record_id(stamp, nonce, at) for (at, stamp), nonce in zip(places, nonces, strict=True)]
 
-    def _message(self, message: NewMessage, nonce: bytes) -> tuple[int | None, bool, bytes]:
-        settings = self.settings
+    def _new_message(self, message: NewMessage, nonce: bytes) -> tuple[int | None, bool, bytes]:
         if not isinstance(message, NewMessage):
             raise InvalidInput("messages", f"hold a {type(message).__name__}, not a NewMessage")
-        context, created_at = message.emotional_context, message.created_at
+        felt, body = self._message(
+            nonce,
+            message.role,
+            message.content,
+            message.metadata,
+            message.tokens_used,
+            message.emotional_context,
+            message.session_id,
+        )
+        return self._own_time("created_at", message.created_at, self.settings.message_retention_days), felt, body
+
+    def _message(
+        self,
+        nonce: bytes,
+        role: str,
+        content: str,
+        metadata: Json,
+        tokens_used: int | None,
+        context: Mapping[Any, Any] | str | None,
+        session_id: UUID | None,
+    ) -> tuple[bool, bytes]:
+        """Whether what is felt belongs to it, and its body."""
+        felt = type(context) is str and context == "current"
+        if felt or context is None:
+            session = validation.optional_id("session_id", session_id)
+            packed_session = None if session is None else session.bytes
+            body = bodies.usual_message(nonce, role, content, metadata, tokens_used, packed_session, self._usual_size)
+            if body is not None:
+                return felt, body
+        return self._judged_message(nonce, role, content, metadata, tokens_used, context, session_id)
+
+    def _judged_message(
+        self,
+        nonce: bytes,
+        role: str,
+        content: str,
+        metadata: Json,
+        tokens_used: int | None,
+        context: Mapping[Any, Any] | str | None,
+        session_id: UUID | None,
+    ) -> tuple[bool, bytes]:
+        """The same, piece by piece."""
+        settings = self.settings
         felt = isinstance(context, str)
         if felt and context != "current":
             raise InvalidInput("emotional_context", f"{shown(context)} is neither 'current' nor an object")
-        body = wire.message_body(
+        return felt, wire.message_body(
             nonce,
-            validation.role(message.role),
-            validation.text("content", message.content, settings.max_content_bytes),
-            validation.json("metadata", message.metadata, settings),
-            None if felt or context is None else validation.optional_object("emotional_context", context, settings),
-            validation.optional_count("tokens_used", message.tokens_used, high=validation.MOST_TOKENS),
-            validation.optional_id("session_id", message.session_id),
+            validation.role(role),
+            validation.text("content", content, settings.max_content_bytes),
+            validation.json("metadata", metadata, settings),
+            None if felt else validation.optional_object("emotional_context", context, settings),
+            validation.tokens(tokens_used),
+            validation.optional_id("session_id", session_id),
         )
-        if created_at is None:
-            return None, felt, body
-        return self._own_time("created_at", created_at, settings.message_retention_days), felt, body
 
     def get_history(self, agent_id: UUID, limit: int, before: UUID | None) -> AnyOperation[list[ConversationMessage]]:
         """The newest messages (before that one), oldest first."""
@@ -488,29 +546,36 @@ class Operations:
         idempotency_key: str | None = None,
     ) -> AnyOperation[MemoryRecord]:
         """Stores or replaces a memory."""
-        keys, level = self._keys(agent_id), self._level(durability)
+        keys = self._keys(agent_id)
+        level = self._usual if durability is None else self._level(durability)
         memory_type, key = self._name(memory_type, key)
-        policy = self._policy(memory_type)
-        plain = validation.json("data", data, self.settings)
+        policy = self._policies.get(memory_type) or self._policy(memory_type)
         given = policy.importance if importance is None else importance
-        worth = memory_importance(memory_type, plain) if given is None else validation.intensity("importance", given)
-        body = wire.MemoryBody(plain, worth, validation.tags(tags) if tags != () else ())
+        worth = memory_importance(memory_type, data) if given is None else validation.intensity("importance", given)
+        checked = validation.tags(tags) if tags != () else ()
+        usual = bodies.usual_memory(data, worth, checked, self._usual_size)
+        body, raw = usual or self._judged_memory(data, worth, checked)
         ttl = policy.ttl_seconds if ttl_seconds is None else ttl_seconds
         if ttl is not None:
             ttl = validation.ttl(ttl)
         elif policy.volatile:
             ttl = self.settings.hot_ttl
         once = None if idempotency_key is None else validation.idempotency_key(idempotency_key)
-        whole = partial(self._stored, keys, (memory_type, key), body, ttl, level, once, policy.volatile)
-        if level is not _HOT or once is not None or policy.volatile:
-            return whole()
-        return Direct(packed.store_memory(keys, memory_type, key, body, ttl), whole)
+        name, is_volatile = (memory_type, key), policy.volatile
+        if level is not _HOT or once is not None or is_volatile:
+            return self._stored(keys, name, raw, ttl, level, once, is_volatile)
+        call = packed.store_memory(keys, memory_type, key, body, raw, ttl)
+        return Direct(call, lambda: self._stored(keys, name, raw, ttl, level, None, False))
+
+    def _judged_memory(self, data: Json, importance: float, tags: tuple[str, ...]) -> tuple[wire.MemoryBody, bytes]:
+        body = wire.MemoryBody(validation.json("data", data, self.settings), importance, tags)
+        return body, wire.pack(body)
 
     def _stored(
         self,
         keys: AgentKeys,
         name: tuple[str, str],
-        body: wire.MemoryBody,
+        body: bytes,
         ttl: float | None,
         level: Durability,
         once: str | None,
@@ -518,7 +583,7 @@ class Operations:
     ) -> Operation[MemoryRecord]:
         def steps() -> Steps[MemoryRecord]:
             stored = yield from memories.store(
-                self.residency, keys, *name, wire.pack(body), ttl, level, once, volatile=is_volatile
+                self.residency, keys, *name, body, ttl, level, once, volatile=is_volatile
             )
             return known(stored)
 

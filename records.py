@@ -497,12 +497,12 @@ def memory_importance(memory_type: str, data: Json) -> float:
     0.5; by type +0.3 goal, +0.2 preference and personality, +0.1 skill, +0.05 fact and knowledge, −0.2 temp and cache;
     plus min(fields/20, 0.2) for an object or min(words/100, 0.1) for text.
     """
-    score = 0.5 + _TYPE_WEIGHT.get(memory_type, 0.0)
+    score = 0.5 + _TYPE_WEIGHT.get(memory_type, 0.0)  # in [0.3, 0.8], so what is added stays in [0, 1]
     if isinstance(data, (dict, Mapping)):  # asked in that order: the latter takes its time
-        score += min(len(data) / 20, 0.2)
-    elif isinstance(data, str):
-        score += min(len(data.split()) / 100, 0.1)
-    return min(max(score, 0.0), 1.0)
+        return score + (len(data) / 20 if len(data) < 4 else 0.2)
+    if isinstance(data, str):
+        return score + min(len(data.split()) / 100, 0.1)
+    return score
 
 
 _TYPE_WEIGHT = {

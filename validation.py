@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 from uuid import UUID
 
 import msgspec
@@ -20,6 +20,7 @@ from banshee_memory.records import ROLES, EmotionalEvent, Json
 from banshee_memory.settings import Settings
 
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
+_ROLES = frozenset[str](ROLES)
 _TYPE_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 SKEW = timedelta(minutes=1)
 """How far ahead of ours the clock of whoever dates a record may be."""
@@ -34,6 +35,8 @@ def agent(agent_id: object) -> UUID:
 
 def text(field: str, value: object, most_bytes: int, *, blank: bool = False) -> str:
     """Text that UTF-8 and PostgreSQL can hold: no NUL, no lone surrogate, not blank unless allowed."""
+    if type(value) is str and value.isascii() and "\0" not in value and value[:1].isalnum() and len(value) < most_bytes:
+        return value  # as it usually is; the rest is looked at piece by piece
     if not isinstance(value, str):
         raise InvalidInput(field, f"must be text, not {type(value).__name__}")
     if "\0" in value:
@@ -51,6 +54,8 @@ def text(field: str, value: object, most_bytes: int, *, blank: bool = False) -> 
 
 def role(value: object) -> str:
     """One of the five roles."""
+    if type(value) is str and value in _ROLES:
+        return value
     if value not in ROLES:
         raise InvalidInput("role", f"{shown(value)} is none of {', '.join(ROLES)}")
     return str(value)
@@ -74,16 +79,17 @@ def emotion(value: object) -> Emotion:
 
 def changes(field: str, value: object, mode: str) -> dict[Emotion, float]:
     """Emotions and what to add ([-1, 1]) or to set ([0, 1])."""
+    low = -1.0 if mode == "add" else 0.0
+    if type(value) is dict:
+        plain = {}
+        for e, amount in value.items():
+            if type(e) is not Emotion or type(amount) is not float or not low <= amount <= 1.0:
+                break
+            plain[e] = amount + 0.0
+        else:
+            return plain  # as it is usually given; the rest is looked at piece by piece
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must map emotions to numbers, not be a {type(value).__name__}")
-    low = -1.0 if mode == "add" else 0.0
-    plain = {}
-    for e, amount in value.items():
-        if type(e) is not Emotion or type(amount) is not float or not low <= amount <= 1.0:
-            break
-        plain[e] = amount + 0.0
-    else:
-        return plain  # as it is usually given; the rest is looked at piece by piece
     return {emotion(e): intensity(f"{field}[{e}]", amount, low=low) for e, amount in value.items()}
 
 
@@ -171,11 +177,6 @@ def count(field: str, value: object, *, low: int, high: int) -> int:
     return value
 
 
-def optional_count(field: str, value: object, *, high: int) -> int | None:
-    """A whole number in [0, high], or None."""
-    return None if value is None else count(field, value, low=0, high=high)
-
-
 def optional_id(field: str, value: object) -> UUID | None:
     """A UUID, or None."""
     if value is not None and not isinstance(value, UUID):
@@ -222,22 +223,25 @@ def tags(value: object) -> tuple[str, ...]:
     return tuple(text("tags", tag, 128) for tag in given)
 
 
+def tokens(value: object) -> int | None:
+    """A number of tokens that PostgreSQL's integer can hold, or None."""
+    if value is None or (type(value) is int and 0 <= value <= MOST_TOKENS):
+        return value
+    return count("tokens_used", value, low=0, high=MOST_TOKENS)
+
+
 def json(field: str, value: Json, settings: Settings) -> Json:
-    """JSON that both tiers give back equal: finite numbers, 64-bit integers, text keys, bounded depth and size."""
+    """JSON that both tiers give back equal: finite numbers, 64-bit integers, text keys, bounded depth and size.
+
+    It is a copy, so that what the caller does with his afterwards is nothing to us.
+    """
     if value is None:
         return None
-    if type(value) is dict and len(value) <= _FEW and _is_flat(value, settings.max_json_bytes):
-        return value.copy()
-    try:
-        packed = _encode(value)
-        copy = _decode(packed)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
-        copy = packed = b""
-    # A codec in C makes the copy of what is plain beyond doubt; the rest is looked at piece by piece.
-    if copy == value and len(packed) <= settings.max_json_bytes and _is_plain(packed, settings.max_json_depth):
+    copy = _copied(value, settings)
+    if copy is not None:
         return copy
     plain = _plain(field, value, settings.max_json_depth, settings.max_json_bytes)
-    size = len(msgspec.json.encode(plain))
+    size = len(_encode(plain))
     if size > settings.max_json_bytes:
         raise InvalidInput(field, f"is {size:,} bytes as JSON; the limit is {settings.max_json_bytes:,}")
     return plain
@@ -252,37 +256,47 @@ def optional_object(field: str, value: object, settings: Settings) -> dict[str, 
     return json(field, {str(k) if isinstance(k, Emotion) else k: v for k, v in value.items()}, settings)  # type: ignore[no-any-return]
 
 
-_encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
-_DIGITS = bytes(48 if byte in b"0123456789" else 0 for byte in range(256))
-_LARGE = b"0" * 19
+_encode, _pack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
+LEVELS = 5
+"""So deep is `PLAIN`."""
+LARGEST = 8
+"""No value is so many times longer as JSON than as MessagePack."""
+NOT_PLAIN = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+"""What a codec raises for what is not `PLAIN`."""
 
 
-_FEW = 8
+def _levels() -> list[Any]:
+    """Types of JSON that is nested up to 0, 1, 2, ... levels, and of nothing else that MessagePack can hold."""
+    whole = Annotated[int, msgspec.Meta(ge=_LOWEST, le=_HIGHEST)]
+    finite = Annotated[float, msgspec.Meta(ge=-1e308, le=1e308)]
+    levels: list[Any] = [str | whole | finite | bool | None]
+    for _ in range(LEVELS):
+        inner = levels[-1]
+        levels.append(levels[0] | list.__class_getitem__(inner) | dict.__class_getitem__((str, inner)))
+    return levels
 
 
-def _is_flat(value: dict[Any, Any], most: int) -> bool:
-    """Whether it holds nothing but ASCII and numbers, as small objects mostly do, and is far from too large."""
-    words = [*value]
-    for held in value.values():
-        if type(held) is int or type(held) is float:
-            if not _LOWEST <= held <= _HIGHEST:  # nor is what is no number
-                return False
-        elif held is not None and held is not True and held is not False:
-            words.append(held)
-    for word in words:
-        if type(word) is not str:
-            return False
-    text = "".join(words)
-    return text.isascii() and "\0" not in text and 6 * len(text) + 32 * len(words) < most
+PLAIN = _levels()[-1]
+"""JSON that both tiers give back equal, but for a NUL in its texts."""
+_COPIERS = [msgspec.msgpack.Decoder(level).decode for level in _levels()]
 
 
-def _is_plain(packed: bytes, depth: int) -> bool:
-    """Whether no text in it can hold a NUL, no integer can be over 64 bits, and nothing can be nested too deeply."""
-    if len(packed) > 2 * depth and packed.count(b"{") + packed.count(b"[") > depth:
-        return False
-    if b"\\" in packed and b"\\u0000" in packed:
-        return False
-    return len(packed) < 19 or _LARGE not in packed.translate(_DIGITS)
+def has_nul(value: Json) -> bool:
+    """Whether what is `PLAIN` holds a NUL, or what looks like one as JSON."""
+    return b"\\u0000" in _encode(value)
+
+
+def _copied(value: Json, settings: Settings) -> Json:
+    """A copy by a codec in C, of what is plain beyond doubt; None: it is to be looked at piece by piece."""
+    try:
+        packed = _pack(value)
+        copy = _COPIERS[min(settings.max_json_depth, LEVELS)](packed)
+        if copy != value or (0 in packed and has_nul(value)):
+            return None
+    except NOT_PLAIN:
+        return None
+    most = settings.max_json_bytes
+    return copy if LARGEST * len(packed) <= most or len(_encode(value)) <= most else None
 
 
 def _plain(field: str, value: Json, depth: int, most: int) -> Json:
@@ -326,7 +340,7 @@ def unstorable(role_name: str, content: str, tokens_used: int | None) -> str | N
     try:
         role(role_name)
         text("content", content, 2**30, blank=True)
-        optional_count("tokens_used", tokens_used, high=MOST_TOKENS)
+        tokens(tokens_used)
     except InvalidInput as exc:
         return str(exc)
     return None

@@ -23,7 +23,7 @@ import msgspec
 
 from banshee_memory import Emotion, Settings
 from banshee_memory.cli.workload import DATA, METADATA, TOKENS, WORDS
-from banshee_memory.hot import calls, wire
+from banshee_memory.hot import calls, packed, wire
 from banshee_memory.hot.keys import agent_keys
 from banshee_memory.hot.replies import pack
 from bench import world
@@ -43,7 +43,7 @@ class BareSocket:
         self._reader = hiredis.Reader()
 
     def ask(self, packed: bytes, replies: int = 1) -> Any:
-        """The reply to the one command, or to the second of three."""
+        """The reply; to several commands all of them."""
         self._socket.sendall(packed)
         every: list[Any] = []
         while len(every) < replies:
@@ -52,7 +52,7 @@ class BareSocket:
                 self._reader.feed(self._buffer, 0, self._socket.recv_into(self._buffer))
             else:
                 every.append(reply)
-        return every[replies // 2]
+        return every if replies > 1 else every[0]
 
     def close(self) -> None:
         """Closes it."""
@@ -77,10 +77,10 @@ class BareProtocol(asyncio.Protocol):
             first[1].append(reply)
             if len(first[1]) == first[2]:
                 self._waiting.popleft()
-                first[0].set_result(first[1][first[2] // 2])
+                first[0].set_result(first[1] if first[2] > 1 else first[1][0])
 
     def ask(self, packed: bytes, replies: int = 1) -> asyncio.Future[Any]:
-        """The reply to the one command, or to the second of three."""
+        """The reply; to several commands all of them."""
         future = self._loop.create_future()
         self._waiting.append([future, [], replies])
         self.transport.write(packed)
@@ -96,8 +96,14 @@ def bare_protocol(url: str, loop: asyncio.AbstractEventLoop) -> BareProtocol:
 # --- what is made of a reply ---
 
 
+def loaded(replies: list[Any]) -> dict[bytes, float]:
+    """Intensities at the time that is the first reply."""
+    (seconds, microseconds), flat = replies
+    return faded([int(seconds) * 1_000_000 + int(microseconds), *flat])
+
+
 def faded(reply: list[Any]) -> dict[bytes, float]:
-    """Intensities at the time that the reply names."""
+    """Intensities at the time that the reply begins with."""
     now, felt = reply[0], {}
     for name, value in zip(reply[1::2], reply[2::2], strict=True):
         if len(value) == 16 and name in _RATES:
@@ -122,8 +128,9 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
 _messages = msgspec.msgpack.Decoder(list[Message]).decode
 
 
-def messages(reply: list[bytes]) -> list[Message]:
+def messages(replies: list[Any]) -> list[Message]:
     """All of them, read in one go."""
+    reply = replies[1]
     return _messages(b"\xdd" + len(reply).to_bytes(4, "big") + b"".join(reply))
 
 
@@ -141,7 +148,7 @@ Made = tuple[list[tuple[bytes, int]], Callable[[Any], Any]]
 
 
 def _packed(commands: Sequence[calls.Call[Any]]) -> tuple[bytes, int]:
-    return b"".join(pack(call.sent) for call in commands), len(commands)
+    return b"".join(pack(call.sent) for call in commands), sum(call.replies for call in commands)
 
 
 def _same(reply: Any) -> Any:
@@ -159,7 +166,7 @@ def operations() -> dict[str, Made]:
     body = wire.message_body(os.urandom(8), "user", WORDS * 2, METADATA, None, TOKENS, None)
     memory = wire.pack(wire.MemoryBody(DATA, 0.75))
     return {
-        "load_state": (each(readers, lambda keys: [calls.load_state(keys)]), faded),
+        "load_state": (each(readers, lambda keys: [packed.load_state(keys)]), loaded),
         "update_emotions": (
             each(writers, lambda keys: [calls.update_emotions(keys, {Emotion.JOY: 0.01}, "add")]),
             faded,

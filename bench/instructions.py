@@ -66,7 +66,7 @@ def under_callgrind(folder: Path, *words: str) -> dict[str, Path]:
 def mark_each(made: Mapping[str, Callable[[], object]]) -> None:
     """In the process that is counted: names the calls, and marks where each begins and ends."""
     for call in made.values():
-        for _ in range(4):
+        for _ in range(40):
             call()
     gc.collect()
     gc.disable()

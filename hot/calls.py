@@ -315,7 +315,7 @@ def set_presence(keys: AgentKeys, presence: str) -> Call[bool | Miss]:
 
 
 def _amounts(changes: Mapping[Emotion, float]) -> list[Argument]:
-    return [word for emotion, amount in changes.items() for word in (emotion.value, repr(amount))]
+    return [word for emotion, amount in changes.items() for word in (emotion.value, wire.number(amount))]
 
 
 def update_emotions(

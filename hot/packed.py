@@ -8,7 +8,6 @@ idempotency key, with the time of the server. Of what the caller gave no more is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,8 +21,21 @@ from banshee_memory.stamps import entry_record_id
 _MISS = b"MISS"
 _MOST_PACKED = 100
 """Beginnings of calls that wait on an agent's keys."""
+_SIZES = [b"%d\r\n" % size for size in range(2_048)]
 _AMOUNTS = {e: b"$%d\r\n%b\r\n$" % (len(e.value), e.value.encode()) for e in Emotion}
 _HEADS = [b"*%d\r\n" % words for words in range(64)]
+
+
+_FOR_EVER = b"0\r\n\r\n$"
+"""A time to live that there is none of, and what the next word begins with."""
+_NO_MORE = b"$0\r\n\r\n"
+"""A last word that says nothing."""
+
+
+def _sized(word: bytes) -> bytes:
+    """A word after its `$`."""
+    size = len(word)
+    return (_SIZES[size] if size < len(_SIZES) else b"%d\r\n" % size) + word + b"\r\n"
 
 
 def _words(*words: str | bytes) -> bytes:
@@ -57,16 +69,22 @@ def _waiting(keys: AgentKeys, name: str, made: Callable[[], bytes]) -> bytes:
 # --- emotions ---
 
 
+def load_state(keys: AgentKeys) -> Call[EmotionalState | Miss | None]:
+    """What it feels now; also a miss where the reply is not a state. Two commands cost half of what a function does."""
+    hash_of = Call(("HGETALL", keys.state), wire.state_now)
+    return packed(Call(("TIME",), wire.state_now), hash_of, decode=wire.state_at_time)
+
+
 def update_emotions(keys: AgentKeys, changes: Mapping[Emotion, float], mode: str) -> Call[EmotionalState | Miss | None]:
     """Decays, applies, clamps, drops; gives what is now true."""
     begin = keys.packed.get(mode) or _waiting(
         keys, mode, lambda: _function("update_emotions", (keys.state, keys.log), keys.agent.bytes, mode)
     )
-    parts = [_HEADS[7 + 2 * len(changes)], begin]
+    sent = _HEADS[7 + 2 * len(changes)] + begin
     for emotion, amount in changes.items():
-        text = repr(amount)
-        parts.append(b"%b%d\r\n%b\r\n" % (_AMOUNTS[emotion], len(text), text.encode()))
-    return Call(b"".join(parts), wire.state_now)
+        number = wire.number(amount)
+        sent += _AMOUNTS[emotion] + _SIZES[len(number)] + number + b"\r\n"
+    return Call(sent, wire.state_now)
 
 
 # --- histories ---
@@ -76,11 +94,11 @@ def append_message(keys: AgentKeys, felt: bool, body: bytes, nonce: bytes) -> Ca
     """Appends a message, with what is felt or not; gives its id. `nonce`: a fresh one, that of the body."""
     name = "felt" if felt else "said"
     begin = keys.packed.get(name) or _waiting(keys, name, lambda: _message_begin(keys, felt))
-    return Call(b"%b%d\r\n%b\r\n" % (begin, len(body), body), partial(_appended, nonce))
 
+    def appended(reply: Any) -> UUID | Miss:
+        return MISS if reply == _MISS else entry_record_id(reply[0], nonce)
 
-def _appended(nonce: bytes, reply: Any) -> UUID | Miss:
-    return MISS if reply == _MISS else entry_record_id(reply[0], nonce)
+    return Call(begin + _sized(body), appended)
 
 
 def _message_begin(keys: AgentKeys, felt: bool) -> bytes:
@@ -92,20 +110,17 @@ def _message_begin(keys: AgentKeys, felt: bool) -> bytes:
 
 
 def store_memory(
-    keys: AgentKeys, memory_type: str, key: str, body: wire.MemoryBody, ttl: float | None
+    keys: AgentKeys, memory_type: str, key: str, body: wire.MemoryBody, raw: bytes, ttl: float | None
 ) -> Call[MemoryRecord | Miss]:
-    """Stores or replaces; gives the memory. What the body holds is the memory's from now on."""
+    """Stores or replaces; gives the memory. What the body holds is the memory's from now on; `raw`: as it is packed."""
     member = f"{memory_type}:{key}"
     begin = keys.packed.get(member) or _waiting(keys, member, lambda: _memory_begin(keys, member))
-    lasting = b"" if ttl is None else repr(ttl).encode()
-    packed = wire.pack(body)
-    words = (begin, len(lasting), lasting, len(packed), packed)
-    decode = partial(_stored, keys.agent, memory_type, key, body)
-    return Call(b"%b%d\r\n%b\r\n$%d\r\n%b\r\n$0\r\n\r\n" % words, decode)
+    lasting = _FOR_EVER if ttl is None else _sized(repr(ttl).encode()) + b"$"
 
+    def stored(reply: Any) -> MemoryRecord | Miss:
+        return MISS if reply == _MISS else wire.memory_of_body(keys.agent, memory_type, key, body, reply)
 
-def _stored(agent: UUID, memory_type: str, key: str, body: wire.MemoryBody, reply: Any) -> MemoryRecord | Miss:
-    return MISS if reply == _MISS else wire.memory_of_body(agent, memory_type, key, body, reply)
+    return Call(b"".join((begin, lasting, _sized(raw), _NO_MORE)), stored)
 
 
 def _memory_begin(keys: AgentKeys, member: str) -> bytes:

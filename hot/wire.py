@@ -131,6 +131,15 @@ def state_now(reply: Any) -> EmotionalState | Miss | None:
     return EmotionalState(felt, {}, from_us(now)) if whole else None
 
 
+def state_at_time(replies: Sequence[Any]) -> EmotionalState | Miss | None:
+    """The same, from the replies to TIME and HGETALL."""
+    time, flat = replies
+    if type(time) is not list or type(flat) is not list:
+        return MISS
+    state = state_now([int(time[0]) * 1_000_000 + int(time[1]), *flat])
+    return MISS if state is None and b"absent" not in flat[::2] else state
+
+
 def _still(intensity: float, at: float) -> float:
     int(at)  # that it is a time is seen where it is used
     return intensity
@@ -320,6 +329,8 @@ _memory_body = msgspec.msgpack.Decoder(MemoryBody)
 _body_of = _memory_body.decode
 _pace = msgspec.msgpack.Decoder(Pace)
 pack = msgspec.msgpack.Encoder().encode
+number = msgspec.json.Encoder().encode
+"""A number as text, the shortest that is read as the same."""
 
 
 class _Entry(NamedTuple):

@@ -28,6 +28,12 @@ def _nothing(steps: Steps[Any]) -> Steps[Any]:
     return steps
 
 
+def by_the_library(*plugins: Any) -> None:
+    """Has these clients ask the library for the time: on servers whose clock tests set, the server's is another."""
+    for plugin in plugins:
+        plugin._operations.is_server_time = False
+
+
 class Tiers:
     """A client of both tiers. `between` wraps the steps of each of its operations."""
 
@@ -37,6 +43,7 @@ class Tiers:
         self.cold = ColdStore(database_url, settings)
         self.between: Between = _nothing
         operations = Operations(settings)
+        operations.is_server_time = clock is None
         self.emotions = EmotionStore(self.run, operations, self.hot.subscribe)
         self.conversations = ConversationStore(self.run, operations)
         self.memories = MemoryManager(self.run, operations)

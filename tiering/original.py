@@ -131,7 +131,7 @@ def message(row: bytes, settings: Settings) -> MessageRow:
         content=validation.text("content", said.content, settings.max_content_bytes, blank=True),
         metadata=validation.json("metadata", said.metadata, settings),
         emotional_context=_context(said.emotional_context, settings),
-        tokens_used=validation.optional_count("tokens_used", said.tokens_used, high=validation.MOST_TOKENS),
+        tokens_used=validation.tokens(said.tokens_used),
         session_id=None,
         created_at=at,
     )

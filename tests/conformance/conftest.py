@@ -12,7 +12,7 @@ from banshee_memory import AsyncMemoryPlugin, MemoryPlugin
 from banshee_memory.settings import MemoryPolicy, Settings
 from tests.clients import Placement, awaited, placed
 from tests.own_servers import CLOCK, own_database, own_redis
-from tests.tiers import Tiers
+from tests.tiers import Tiers, by_the_library
 
 TIMED = Settings(
     message_retention_days=None,
@@ -87,6 +87,7 @@ def timed_clients(timed: Tiers, timed_urls: tuple[str, str]) -> Iterator[dict[st
     redis, database = timed_urls
     with MemoryPlugin(database, redis, settings=TIMED) as plugin, asyncio.Runner() as runner:
         twin = AsyncMemoryPlugin(database, redis, settings=TIMED)
+        by_the_library(plugin, twin)
         yield {"sync": plugin, "async": awaited(twin, runner)}
         runner.run(twin.aclose())
 

@@ -172,6 +172,7 @@ class World:
         """Counts what excuses an error: cut connections, servers that are away or full, keys that Redis let go of."""
         self.now = self.latest = to_us(datetime.now(UTC) - BEGINNING)
         self._operations = Operations(settings)
+        self._operations.is_server_time = False
         levels = (Durability.HOT, Durability.SYNCED if servers.redis.can_sync else Durability.HOT)
         self.deeds = Deeds(self._operations, self.random, lambda: self.now, levels)
         # Agents of their own for every seed, and as many on each shard.

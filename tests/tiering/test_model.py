@@ -35,7 +35,7 @@ from tests.clients import awaited
 from tests.own_servers import CLOCK_KEY
 from tests.tiering.comparing import check_event, check_memory, check_messages, check_session, close
 from tests.tiering.model import FLOOR, Agent, Said
-from tests.tiers import Tiers
+from tests.tiers import Tiers, by_the_library
 
 T = TypeVar("T")
 EMOTIONS = (Emotion.JOY, Emotion.FEAR, Emotion.LOVE, Emotion.PITY)
@@ -76,6 +76,7 @@ def world(own_urls: tuple[str, str], tiers: Tiers) -> Iterator[World]:
     redis, database = own_urls
     with MemoryPlugin(database, redis, settings=tiers.settings) as plugin, asyncio.Runner() as runner:
         twin = AsyncMemoryPlugin(database, redis, settings=tiers.settings)
+        by_the_library(plugin, twin)
         yield World((plugin, awaited(twin, runner)), tiers, Counter())
         runner.run(twin.aclose())
     tiers.hot.run(Call(("DEL", CLOCK_KEY), int))

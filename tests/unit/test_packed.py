@@ -49,7 +49,7 @@ def test_a_memory(memory_type: str, key: str, ttl: float | None, data: str) -> N
     keys = agent_keys(AGENT, 64)
     body = wire.MemoryBody(data, 0.5, ("a",))
     for _ in range(2):
-        mine = packed.store_memory(keys, memory_type, key, body, ttl)
+        mine = packed.store_memory(keys, memory_type, key, body, wire.pack(body), ttl)
         assert mine.command == _text(calls.store_memory(keys, memory_type, key, wire.pack(body), ttl))
 
 
@@ -61,8 +61,9 @@ def _text(call: calls.Call[Any]) -> tuple[object, ...]:
 
 
 def test_no_more_waits_on_the_keys_of_an_agent_than_is_used_again(keys: AgentKeys) -> None:
+    body = wire.MemoryBody(None, 0.5)
     for number in range(1_000):
-        packed.store_memory(keys, "fact", f"river {number}", wire.MemoryBody(None, 0.5), None)
+        packed.store_memory(keys, "fact", f"river {number}", body, wire.pack(body), None)
         assert len(keys.packed) <= 100
 
 
@@ -72,7 +73,7 @@ def test_a_memory_that_was_just_stored(keys: AgentKeys, accessed: int, created: 
     body = wire.MemoryBody({"a": [1, 2.5, None]}, 0.75, ("x", "y"))
     times = [float(t) for t in (expires and NOW + expires, 3, NOW + accessed, NOW + created, NOW)]
     reply = b"P" + struct.pack(">Qddddd", 7, *times) + wire.pack(body)
-    mine = packed.store_memory(keys, "fact", "river", body, None).decode(reply)
+    mine = packed.store_memory(keys, "fact", "river", body, wire.pack(body), None).decode(reply)
     read = calls.store_memory(keys, "fact", "river", b"x", None).decode(reply)
     assert isinstance(read, StoredMemory)
     assert mine == known(read)
@@ -80,7 +81,7 @@ def test_a_memory_that_was_just_stored(keys: AgentKeys, accessed: int, created: 
 
 def test_a_reply_that_is_none_is_undecodable(keys: AgentKeys) -> None:
     with pytest.raises(wire.Undecodable):
-        packed.store_memory(keys, "fact", "river", wire.MemoryBody(None, 0.5), None).decode(b"P")
+        packed.store_memory(keys, "fact", "river", wire.MemoryBody(None, 0.5), b"", None).decode(b"P")
 
 
 @given(st.integers(0, 2**47), st.integers(0, 65_535))

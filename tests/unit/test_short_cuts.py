@@ -145,10 +145,10 @@ def test_what_counts_as_json_is_the_same_with_and_without_the_codec(
     short = outcome(value, SETTINGS)
     assert plain(short)
 
-    def refuses(packed: bytes, depth: int) -> bool:
-        return False
+    def refuses(value: Any, settings: Settings) -> None:
+        return None
 
-    monkeypatch.setattr(validation, "_is_plain", refuses)
+    monkeypatch.setattr(validation, "_copied", refuses)
     long = outcome(value, SETTINGS)
     assert repr(short) == repr(long)
 
