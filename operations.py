@@ -81,10 +81,15 @@ class Direct(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
     call: calls.Call[Any]
     """Gives its result, or a miss."""
-    whole: Callable[[], Operation[T]]
-    """All of it. Its first step is that call: answered with a miss or an error, it goes on from there."""
-
+    made: Callable[..., Operation[T]]
+    """Makes all of it. Its first step is that call: answered with a miss or an error, it goes on from there."""
+    given: tuple[Any, ...] = ()
+    """To whom it is made."""
     due: None = None
+
+    def whole(self) -> Operation[T]:
+        """All of it."""
+        return self.made(*self.given)
 
     @property
     def steps(self) -> Steps[T]:
@@ -274,7 +279,7 @@ class Operations:
         if level is not _HOT or once is not None:
             return self._updated(keys, checked, mode, level, once)
         call = packed.update_emotions(keys, checked, mode)
-        return Direct(call, lambda: self._updated(keys, checked, mode, level, None))
+        return Direct(call, self._updated, (keys, checked, mode, level, None))
 
     def _updated(
         self, keys: AgentKeys, changes: dict[Emotion, float], mode: str, level: Durability, once: str | None
@@ -379,11 +384,15 @@ class Operations:
         level = self._usual if durability is None else self._level(durability)
         once = None if idempotency_key is None else validation.idempotency_key(idempotency_key)
         nonce = fresh_nonce() if once is None else keyed_nonce(keys.agent, once, 0)
-        felt, body = self._message(nonce, role, content, metadata, tokens_used, emotional_context, session_id)
+        felt, body = False, None
+        if emotional_context is None and session_id is None:
+            body = bodies.usual_message(nonce, role, content, metadata, tokens_used, None, self._usual_size)
+        if body is None:
+            felt, body = self._message(nonce, role, content, metadata, tokens_used, emotional_context, session_id)
         if level is not _HOT or once is not None:
             return self._saved(keys, (None, felt, body), nonce, level, once)
         call = packed.append_message(keys, felt, body, nonce)
-        return Direct(call, lambda: self._saved(keys, (None, felt, body), nonce, level, None))
+        return Direct(call, self._saved, (keys, (None, felt, body), nonce, level, None))
 
     def _saved(
         self, keys: AgentKeys, judged: tuple[int | None, bool, bytes], nonce: bytes, level: Durability, once: str | None
@@ -550,8 +559,8 @@ class Operations:
         level = self._usual if durability is None else self._level(durability)
         memory_type, key = self._name(memory_type, key)
         policy = self._policies.get(memory_type) or self._policy(memory_type)
-        given = policy.importance if importance is None else importance
-        worth = memory_importance(memory_type, data) if given is None else validation.intensity("importance", given)
+        named = policy.importance if importance is None else importance
+        worth = memory_importance(memory_type, data) if named is None else validation.intensity("importance", named)
         checked = validation.tags(tags) if tags != () else ()
         usual = bodies.usual_memory(data, worth, checked, self._usual_size)
         body, raw = usual or self._judged_memory(data, worth, checked)
@@ -561,11 +570,10 @@ class Operations:
         elif policy.volatile:
             ttl = self.settings.hot_ttl
         once = None if idempotency_key is None else validation.idempotency_key(idempotency_key)
-        name, is_volatile = (memory_type, key), policy.volatile
-        if level is not _HOT or once is not None or is_volatile:
-            return self._stored(keys, name, raw, ttl, level, once, is_volatile)
-        call = packed.store_memory(keys, memory_type, key, body, raw, ttl)
-        return Direct(call, lambda: self._stored(keys, name, raw, ttl, level, None, False))
+        given = (keys, (memory_type, key), raw, ttl, level, once, policy.volatile)
+        if level is not _HOT or once is not None or policy.volatile:
+            return self._stored(*given)
+        return Direct(packed.store_memory(keys, memory_type, key, body, raw, ttl), self._stored, given)
 
     def _judged_memory(self, data: Json, importance: float, tags: tuple[str, ...]) -> tuple[wire.MemoryBody, bytes]:
         body = wire.MemoryBody(validation.json("data", data, self.settings), importance, tags)
