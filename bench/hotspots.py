@@ -4,13 +4,14 @@ looked into with. On a quiet machine or not, the numbers are the same.
     python bench/hotspots.py [--write]: every operation in a line
     python bench/hotspots.py OPERATION [--top N] [--flame FILE]
 
-Needs valgrind. Functions are those of C: Python's own loop is `_PyEval_EvalFrameDefault`. `--flame` draws, by py-spy
-(run it with .venv-peers/bin/python), in which lines of Python ten seconds of such calls were spent, as SVG.
+Needs valgrind. Functions are those of C: Python's own loop is `_PyEval_EvalFrameDefault`. `--flame` draws instead, by
+py-spy (run it with .venv-peers/bin/python), in which functions of Python ten seconds of such calls were spent.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -23,8 +24,9 @@ from time import monotonic
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import instructions, pages
+from bench import flame, instructions, pages
 from bench.instructions import CALLS
+from bench.measuring import pin
 
 SECONDS = 10
 FLOOR, HERE = "floor", "here"
@@ -103,9 +105,36 @@ def _sides(operation: str | None, redis_url: str, database_url: str, use: Callab
 
 
 def _burn(made: Sides) -> None:
+    pin()  # beside the server, unlike whoever watches
     end, call = monotonic() + SECONDS, next(call for name, call in made.items() if name.startswith(HERE))
     while monotonic() < end:
         call()
+
+
+def _spent(stacks: Path, this: list[str]) -> flame.Frame:
+    """In which functions such calls spend their time."""
+    py_spy = Path(sys.executable).with_name("py-spy")
+    watching = [
+        py_spy,
+        "record",
+        "--rate",
+        "700",
+        "--nonblocking",
+        "--format",
+        "raw",
+        "--output",
+        str(stacks),
+        "--",
+        sys.executable,
+    ]
+    subprocess.run([*watching, *this, "--as", "burnt"], check=True, capture_output=True)
+    return flame.collapsed(stacks.read_text(), _burn.__name__)
+
+
+def _title(operation: str) -> str:
+    return (
+        f"{operation}: grey is sending, the server's work and waiting for it; the rest is what the client does besides"
+    )
 
 
 def main() -> None:
@@ -124,7 +153,10 @@ def main() -> None:
     from banshee_memory import MemoryPlugin
     from banshee_memory.embedded import start
 
+    everywhere = os.sched_getaffinity(0)
+    pin()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, start(Path(folder)) as servers:
+        os.sched_setaffinity(0, everywhere)
         MemoryPlugin(servers.database_url, servers.redis_url).migrate()
         this = [
             __file__,
@@ -134,9 +166,7 @@ def main() -> None:
             servers.database_url,
         ]
         if asked.flame:
-            py_spy = Path(sys.executable).with_name("py-spy")
-            drawing = [py_spy, "record", "--rate", "500", "--output", str(asked.flame), "--", sys.executable]
-            subprocess.run([*drawing, *this, "--as", "burnt"], check=True)
+            asked.flame.write_text(flame.drawn(_spent(Path(folder) / "stacks", this), _title(asked.operation)))
             return
         dumps = instructions.under_callgrind(Path(folder), *this, "--as", "counted")
         found = {name: by_function(dump) for name, dump in dumps.items()}
