@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -21,7 +21,7 @@ import msgspec
 from banshee_memory.cold.queries import STATEMENTS
 from banshee_memory.cold.reads import Query, server_version
 from banshee_memory.cold.schema import require_current
-from banshee_memory.errors import ColdStoreUnavailable, IncompatibleSchema
+from banshee_memory.errors import IncompatibleSchema
 from banshee_memory.failpoints import failpoint
 from banshee_memory.settings import Settings
 
@@ -153,24 +153,11 @@ class ColdStore:
         if pool:
             pool.close(self.settings.connect_timeout + 1)
 
-    @contextmanager
-    def connection(self) -> Iterator[BoundedConnection]:
+    def connection(self) -> AbstractContextManager[BoundedConnection]:
         """A connection of the pool, in autocommit; the driver's errors leave as ours."""
-        import psycopg
+        from banshee_memory.cold.lending import Lent
 
-        from banshee_memory.cold.failures import failure_of
-        from banshee_memory.cold.session import GRACE
-
-        pool, connection = self._taken()
-        connection.budget = self.settings.call_timeout + GRACE
-        try:
-            yield connection
-        except psycopg.Error as exc:
-            raise failure_of(exc, self._server, lost=connection.closed) from exc
-        finally:
-            if connection.closed:
-                self._give_up(pool)
-            pool.putconn(connection)
+        return Lent(self)
 
     @contextmanager
     def extra_connection(self) -> Iterator[BoundedConnection]:
@@ -193,21 +180,10 @@ class ColdStore:
 
     def _rows(self, query: Query[Any]) -> Sequence[tuple[Any, ...]]:
         with self.connection() as connection:
-            return connection.execute(query.sql, query.params, prepare=True, binary=True).fetchall()
+            return connection.rows(query.sql, query.params)
 
-    def _taken(self) -> tuple[ConnectionPool[BoundedConnection], BoundedConnection]:
-        from psycopg_pool import PoolClosed, PoolTimeout
-
-        while True:
-            pool = self._opened()
-            try:
-                return pool, pool.getconn()
-            except PoolClosed:
-                continue  # another thread gave it up meanwhile
-            except PoolTimeout as exc:
-                raise _none_free(self._server, self.settings) from exc
-
-    def _opened(self) -> ConnectionPool[BoundedConnection]:
+    def opened(self) -> ConnectionPool[BoundedConnection]:
+        """The pool that is in use, for `lending`."""
         if self._pool:
             return self._pool
         with self._opening:
@@ -233,7 +209,8 @@ class ColdStore:
         pool.open()
         return pool
 
-    def _give_up(self, pool: ConnectionPool[BoundedConnection]) -> None:
+    def give_up(self, pool: ConnectionPool[BoundedConnection]) -> None:
+        """Closes a pool a connection of which broke."""
         with self._opening:
             if self._pool is pool:
                 self._pool = None
@@ -273,25 +250,11 @@ class AsyncColdStore:
         if pool:
             await pool.close(self.settings.connect_timeout + 1)
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncBoundedConnection]:
+    def connection(self) -> AbstractAsyncContextManager[AsyncBoundedConnection]:
         """A connection of the pool, in autocommit; the driver's errors leave as ours."""
-        import psycopg
+        from banshee_memory.cold.lending import AsyncLent
 
-        from banshee_memory.cold.failures import failure_of
-        from banshee_memory.cold.session import GRACE
-
-        pool, connection = await self._taken()
-        connection.budget = self.settings.call_timeout + GRACE
-        try:
-            yield connection
-        except psycopg.Error as exc:
-            raise failure_of(exc, self._server, lost=connection.closed) from exc
-        finally:
-            if connection.closed:
-                await asyncio.shield(self._give_up(pool))
-            # Not even a cancelled task may keep what it took: the pool would run dry.
-            await asyncio.shield(pool.putconn(connection))
+        return AsyncLent(self)
 
     @property
     def _server(self) -> str:
@@ -301,22 +264,10 @@ class AsyncColdStore:
 
     async def _rows(self, query: Query[Any]) -> Sequence[tuple[Any, ...]]:
         async with self.connection() as connection:
-            cursor = await connection.execute(query.sql, query.params, prepare=True, binary=True)
-            return await cursor.fetchall()
+            return await connection.rows(query.sql, query.params)
 
-    async def _taken(self) -> tuple[AsyncConnectionPool[AsyncBoundedConnection], AsyncBoundedConnection]:
-        from psycopg_pool import PoolClosed, PoolTimeout
-
-        while True:
-            pool = await self._opened()
-            try:
-                return pool, await pool.getconn()
-            except PoolClosed:
-                continue
-            except PoolTimeout as exc:
-                raise _none_free(self._server, self.settings) from exc
-
-    async def _opened(self) -> AsyncConnectionPool[AsyncBoundedConnection]:
+    async def opened(self) -> AsyncConnectionPool[AsyncBoundedConnection]:
+        """The pool that is in use, for `lending`."""
         if self._pool:
             return self._pool
         async with self._opening:
@@ -347,7 +298,8 @@ class AsyncColdStore:
         await pool.open()
         return pool
 
-    async def _give_up(self, pool: AsyncConnectionPool[AsyncBoundedConnection]) -> None:
+    async def give_up(self, pool: AsyncConnectionPool[AsyncBoundedConnection]) -> None:
+        """Closes a pool a connection of which broke."""
         if self._pool is pool:
             self._pool = None
         await pool.close(self.settings.connect_timeout)
@@ -363,10 +315,3 @@ def _decoded(query: Query[T], rows: Sequence[tuple[Any, ...]]) -> T:
         return query.decode(rows)
     except msgspec.MsgspecError as exc:
         raise IncompatibleSchema(f"{query.name} gave what this version cannot read: {exc}") from exc
-
-
-def _none_free(server: str, settings: Settings) -> ColdStoreUnavailable:
-    return ColdStoreUnavailable(
-        f"PostgreSQL at {server}: no connection within {settings.connect_timeout:g} s. All "
-        f"{settings.db_max_connections} may be in use: raise DB_MAX_CONNECTIONS."
-    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _HEADER = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
 class Statement(NamedTuple):
@@ -38,6 +39,14 @@ def statements(file: str) -> Mapping[str, Statement]:
 
 
 STATEMENTS = statements("queries.sql")
+
+
+@cache
+def numbered(sql: str) -> tuple[bytes, tuple[str, ...]]:
+    """A statement with its parameters as the protocol has them, `$1` and so on, and their names in that order."""
+    names: dict[str, int] = {}
+    text = _PARAMETER.sub(lambda found: f"${names.setdefault(found[1], len(names) + 1)}", sql)
+    return text.replace("%%", "%").encode(), tuple(names)
 
 
 @cache

@@ -14,7 +14,7 @@ WHERE agent_id = %(agent)s;
 -- message, how many there ever were, and between which times: so whoever bounded it knows in the same round trip whether that
 -- was too narrow.
 (SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
-        created_at AT TIME ZONE 'UTC', stamp
+        stamp
  FROM conversation_messages
  WHERE agent_id = %(agent)s
    AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -23,14 +23,15 @@ WHERE agent_id = %(agent)s;
  ORDER BY created_at DESC, stamp DESC, id DESC
  LIMIT %(limit)s)
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, first_message, last_message AT TIME ZONE 'UTC', total_messages
+SELECT NULL, NULL, NULL, NULL, NULL, total_messages, NULL, first_message,
+       (extract(epoch FROM last_message) * 1000000)::bigint
 FROM agents
 WHERE agent_id = %(agent)s;
 
 -- name: messages_after
 -- The oldest messages of an agent after a place in its history, oldest first: what an export walks along.
 SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
-       created_at AT TIME ZONE 'UTC', stamp
+       stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -42,7 +43,7 @@ LIMIT %(limit)s;
 -- name: message_place
 -- One message of an agent, in the partition that the time in its id names.
 SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
-       created_at AT TIME ZONE 'UTC', stamp
+       stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -53,7 +54,7 @@ WHERE agent_id = %(agent)s
 -- name: message_place_unpruned
 -- One message of an agent whose id carries no time: every partition is asked.
 SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
-       created_at AT TIME ZONE 'UTC', stamp
+       stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -87,7 +88,7 @@ WITH sought AS MATERIALIZED (
     ORDER BY id, stored DESC
 )
 SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id,
-       CASE WHEN stored THEN created_at END, CASE WHEN stored THEN created_at AT TIME ZONE 'UTC' END, stamp
+       CASE WHEN stored THEN created_at END, stamp
 FROM matching
 ORDER BY rank DESC, created_at DESC, stamp DESC, id DESC
 LIMIT %(limit)s;
@@ -848,7 +849,7 @@ WHERE stored.stamp > staged.stamp
 -- name: stored_messages
 -- Those of the given messages that are stored.
 SELECT said.agent_id, said.id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
-       created_at AT TIME ZONE 'UTC', stamp
+       stamp
 FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS given (agent_id, at, id)
      JOIN conversation_messages AS said
          ON said.agent_id = given.agent_id AND said.created_at = given.at AND said.id = given.id;

@@ -13,7 +13,6 @@ from uuid import UUID
 
 import msgspec
 
-from banshee_memory.cold.codec import POSTGRES_EPOCH_US
 from banshee_memory.cold.queries import STATEMENTS, in_language
 from banshee_memory.cold.rows import (
     Row,
@@ -127,8 +126,8 @@ def message_page(
         known, said = _known(rows)
         if known is None or known[7] is None:
             return Page(message_records(agent, said))
-        *_, first, last_us, total = known
-        return Page(message_records(agent, said), total, to_us(first), last_us + POSTGRES_EPOCH_US)
+        *_, total, _, first, last_us = known
+        return Page(message_records(agent, said), total, to_us(first), last_us)
 
     return Query("message_page", _page(agent, limit, before, since_us), decoded)
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from banshee_memory.cold.codec import POSTGRES_EPOCH_US, from_json, json_said
+from banshee_memory.cold.codec import from_json, json_said
 from banshee_memory.emotions import Before, Emotion, Felt, StoredState
 from banshee_memory.records import (
     ConversationMessage,
@@ -19,7 +19,7 @@ from banshee_memory.records import (
     StoredMemory,
     memory_id,
 )
-from banshee_memory.stamps import to_us
+from banshee_memory.stamps import EPOCH, to_us
 from banshee_memory.timeline import Deed
 
 Row = tuple[Any, ...]
@@ -32,10 +32,10 @@ _before = msgspec.json.Decoder(Before).decode
 
 
 def message_records(agent: UUID, rows: Iterable[Row]) -> list[Placed[ConversationMessage]]:
-    """Messages from their rows. Of reading a page this takes the most time on this side."""
+    """Messages from their rows. Of reading a page this takes the most time on this side: so `to_us` is written out."""
     return [
         Placed(
-            micros + POSTGRES_EPOCH_US,
+            ((since := at - EPOCH).days * 86_400 + since.seconds) * 1_000_000 + since.microseconds,
             stamp,
             ConversationMessage(
                 id=message,
@@ -49,7 +49,7 @@ def message_records(agent: UUID, rows: Iterable[Row]) -> list[Placed[Conversatio
                 created_at=at,
             ),
         )
-        for message, role, content, metadata, context, tokens, session, at, micros, stamp in rows
+        for message, role, content, metadata, context, tokens, session, at, stamp in rows
     ]
 
 

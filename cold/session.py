@@ -11,15 +11,17 @@ longer says anything at all (stopped, cut off) is given up by the client `GRACE`
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from functools import cached_property
 from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import adapt, conninfo
-from psycopg.types.numeric import Int8BinaryDumper, Int8BinaryLoader, Int8Dumper
+from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 
 from banshee_memory.cold.failures import Overdue
+from banshee_memory.cold.prepared import Prepared, Row
 from banshee_memory.errors import ConfigurationError
 from banshee_memory.settings import Settings
 
@@ -73,25 +75,41 @@ def _adapters() -> adapt.AdaptersMap:
     known = adapt.AdaptersMap(psycopg.adapters)
     known.register_dumper(int, Int8Dumper)
     known.register_dumper(int, Int8BinaryDumper)
-    # A time without a time zone, of which no table has one, is the number that it travels as: µs since 2000.
-    known.register_loader("timestamp", Int8BinaryLoader)
     return known
 
 
-class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
+class BoundedConnection(psycopg.Connection[Row]):
     """A connection that waits for the server at most `budget` seconds in a row; then it is closed."""
 
     budget = math.inf
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """What reads have prepared on it."""
+        return Prepared(self)
+
+    def rows(self, sql: str, params: Mapping[str, Any]) -> list[Row]:
+        """What a read gives: a statement that is prepared when it is first asked."""
+        return self.wait(self.prepared.rows(sql, params))
 
     def wait(self, gen: Generator[Any, Any, V], *args: Any, **kwargs: Any) -> V:
         """Runs a step of the driver's protocol to its end."""
         return super().wait(_bounded(self, self.budget, gen), *args, **kwargs)
 
 
-class AsyncBoundedConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
+class AsyncBoundedConnection(psycopg.AsyncConnection[Row]):
     """The same for asyncio."""
 
     budget = math.inf
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """What reads have prepared on it."""
+        return Prepared(self)
+
+    async def rows(self, sql: str, params: Mapping[str, Any]) -> list[Row]:
+        """What a read gives: a statement that is prepared when it is first asked."""
+        return await self.wait(self.prepared.rows(sql, params))
 
     async def wait(self, gen: Generator[Any, Any, V], *args: Any, **kwargs: Any) -> V:
         """Runs a step of the driver's protocol to its end."""
