@@ -84,7 +84,7 @@ def _here(world: World, agents: list[UUID], *, forgets: bool = False) -> Case:
     no_redis: Any = None
 
     def read(agent: UUID) -> list[Placed[ConversationMessage]]:
-        return drive(reach.newest(reads.message_page, known, agent, 50), no_redis, world.store)
+        return drive(reach.newest(reads.message_page, reads.message_span, known, agent, 50), no_redis, world.store)
 
     for agent in agents:
         read(agent)

@@ -13,7 +13,7 @@ POSTGRES_EPOCH_US = 946_684_800_000_000
 """2000-01-01, in µs since 1970."""
 _encode = msgspec.json.Encoder().encode
 json_said = msgspec.json.Decoder().decode
-"""What text of a jsonb column says."""
+"""What JSON says."""
 _EXPONENT = re.compile(rb"\de\d")
 
 
@@ -37,6 +37,6 @@ def _written_out(value: Json) -> Any:
     return value
 
 
-def from_json(text: str | None) -> Json:
-    """What a jsonb column, read as text, says; None for NULL."""
-    return None if text is None else json_said(text)
+def from_jsonb(sent: bytes | None) -> Json:
+    """What a jsonb column says, as the binary protocol sends it: a byte for the version, and text; None for NULL."""
+    return None if sent is None else json_said(sent[1:])

@@ -5,7 +5,7 @@
 
 -- name: state_of
 -- What an agent feels, as it was felt.
-SELECT emotions::text, felt_at::text, decay_rates::text, last_updated, stamp, absence, paused_us, away_since
+SELECT emotions, felt_at, decay_rates, last_updated, stamp, absence, paused_us, away_since
 FROM emotional_states
 WHERE agent_id = %(agent)s;
 
@@ -13,7 +13,7 @@ WHERE agent_id = %(agent)s;
 -- The newest messages of an agent before a place in its history and not before a time, newest first; and, in a row without a
 -- message, how many there ever were, and between which times: so whoever bounded it knows in the same round trip whether that
 -- was too narrow.
-(SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
+(SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at,
         stamp
  FROM conversation_messages
  WHERE agent_id = %(agent)s
@@ -30,7 +30,7 @@ WHERE agent_id = %(agent)s;
 
 -- name: messages_after
 -- The oldest messages of an agent after a place in its history, oldest first: what an export walks along.
-SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
+SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at,
        stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
@@ -42,7 +42,7 @@ LIMIT %(limit)s;
 
 -- name: message_place
 -- One message of an agent, in the partition that the time in its id names.
-SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
+SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at,
        stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
@@ -53,7 +53,7 @@ WHERE agent_id = %(agent)s
 
 -- name: message_place_unpruned
 -- One message of an agent whose id carries no time: every partition is asked.
-SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
+SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at,
        stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
@@ -87,7 +87,7 @@ WITH sought AS MATERIALIZED (
     FROM candidates
     ORDER BY id, stored DESC
 )
-SELECT id, role, content, metadata::text, emotional_context::text, tokens_used, session_id,
+SELECT id, role, content, metadata, emotional_context, tokens_used, session_id,
        CASE WHEN stored THEN created_at END, stamp
 FROM matching
 ORDER BY rank DESC, created_at DESC, stamp DESC, id DESC
@@ -148,10 +148,16 @@ SELECT flushed_stamp, total_messages, user_messages, assistant_messages, system_
 FROM agents
 WHERE agent_id = %(agent)s;
 
+-- name: spans_of
+-- How many messages and events of an agent there ever were, and between which times.
+SELECT total_messages, first_message, last_message, total_events, first_event, last_event
+FROM agents
+WHERE agent_id = %(agent)s;
+
 -- name: event_page
 -- The newest events of an agent before a place in its history and not before a time, newest first, and what is known of all;
 -- see message_page.
-(SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal, intensity,
+(SELECT id, event_type, event_data, resulting_emotions, context_factors, valence, arousal, intensity,
         valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp
  FROM emotional_events
  WHERE agent_id = %(agent)s
@@ -167,7 +173,7 @@ WHERE agent_id = %(agent)s;
 
 -- name: events_after
 -- The oldest events of an agent after a place in its history, oldest first: what an export walks along.
-SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal, intensity,
+SELECT id, event_type, event_data, resulting_emotions, context_factors, valence, arousal, intensity,
        valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp
 FROM emotional_events
 WHERE agent_id = %(agent)s
@@ -180,7 +186,7 @@ LIMIT %(limit)s;
 -- name: trend
 -- What an agent felt since a time: the newest of its events, what remains of those whose partitions are gone, and up to when
 -- that is (in a row without events). In one statement: so an event is in it once while its partition goes.
-(SELECT id, occurred_at, stamp, valence, arousal, intensity, 1::bigint, emotions_after::text
+(SELECT id, occurred_at, stamp, valence, arousal, intensity, 1::bigint, emotions_after
  FROM emotional_events
  WHERE agent_id = %(agent)s
    AND occurred_at >= %(since)s
@@ -188,7 +194,7 @@ LIMIT %(limit)s;
  ORDER BY occurred_at DESC, stamp DESC, id DESC
  LIMIT %(limit)s)
 UNION ALL
-SELECT NULL, at, stamp, valence / events, arousal / events, intensity / events, events, peaks::text
+SELECT NULL, at, stamp, valence / events, arousal / events, intensity / events, events, peaks
 FROM emotional_rollups
 WHERE agent_id = %(agent)s
   AND at >= %(since)s
@@ -200,9 +206,9 @@ SELECT NULL, rolled_up_to, 0, 0, 0, 0, 0, '{}' FROM banshee_store;
 -- An agent's newest events by when they were taken, before a stamp, newest first, with the state around each. What came
 -- late (it occurred before it was told) can lie anywhere in time: it has an index of its own.
 SELECT * FROM (
-    (SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal,
+    (SELECT id, event_type, event_data, resulting_emotions, context_factors, valence, arousal,
             intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
-            emotions_after::text, state_before::text
+            emotions_after, state_before
      FROM emotional_events
      WHERE agent_id = %(agent)s
        AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -210,9 +216,9 @@ SELECT * FROM (
      ORDER BY occurred_at DESC, stamp DESC, id DESC
      LIMIT %(limit)s)
     UNION ALL
-    (SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal,
+    (SELECT id, event_type, event_data, resulting_emotions, context_factors, valence, arousal,
             intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
-            emotions_after::text, state_before::text
+            emotions_after, state_before
      FROM emotional_events
      WHERE agent_id = %(agent)s
        AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -226,9 +232,9 @@ LIMIT %(limit)s;
 -- name: deed_from
 -- The first event of an agent that was taken at a stamp or after it, with the state around it. See deeds_until.
 SELECT * FROM (
-    (SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal,
+    (SELECT id, event_type, event_data, resulting_emotions, context_factors, valence, arousal,
             intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
-            emotions_after::text, state_before::text
+            emotions_after, state_before
      FROM emotional_events
      WHERE agent_id = %(agent)s
        AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -236,9 +242,9 @@ SELECT * FROM (
      ORDER BY occurred_at, stamp, id
      LIMIT 1)
     UNION ALL
-    (SELECT id, event_type, event_data::text, resulting_emotions::text, context_factors::text, valence, arousal,
+    (SELECT id, event_type, event_data, resulting_emotions, context_factors, valence, arousal,
             intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
-            emotions_after::text, state_before::text
+            emotions_after, state_before
      FROM emotional_events
      WHERE agent_id = %(agent)s
        AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -251,7 +257,7 @@ LIMIT 1;
 
 -- name: memory_of
 -- One memory of an agent, deleted or not.
-SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
+SELECT memory_type, key, data, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
        stamp, deleted
 FROM memory_records
 WHERE agent_id = %(agent)s AND memory_type = %(memory_type)s AND key = %(key)s
@@ -259,7 +265,7 @@ WHERE agent_id = %(agent)s AND memory_type = %(memory_type)s AND key = %(key)s
 
 -- name: memory_page
 -- An agent's living memories of one type, by importance, then last access, descending.
-SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
+SELECT memory_type, key, data, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
        stamp, deleted
 FROM memory_records
 WHERE agent_id = %(agent)s
@@ -272,7 +278,7 @@ LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: memory_page_of_all_types
 -- An agent's living memories, by importance, then last access, descending; types that begin with _ are not memories.
-SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
+SELECT memory_type, key, data, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
        stamp, deleted
 FROM memory_records
 WHERE agent_id = %(agent)s
@@ -285,7 +291,7 @@ LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: memories_after
 -- An agent's living memories after one of them, by their names: what an export walks along. See memory_page_of_all_types.
-SELECT memory_type, key, data::text, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
+SELECT memory_type, key, data, importance, access_count, last_accessed, created_at, updated_at, expires_at, tags,
        stamp, deleted
 FROM memory_records
 WHERE agent_id = %(agent)s
@@ -848,7 +854,7 @@ WHERE stored.stamp > staged.stamp
 
 -- name: stored_messages
 -- Those of the given messages that are stored.
-SELECT said.agent_id, said.id, role, content, metadata::text, emotional_context::text, tokens_used, session_id, created_at,
+SELECT said.agent_id, said.id, role, content, metadata, emotional_context, tokens_used, session_id, created_at,
        stamp
 FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS given (agent_id, at, id)
      JOIN conversation_messages AS said
@@ -856,7 +862,7 @@ FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS gi
 
 -- name: stored_events
 -- Those of the given events that are stored.
-SELECT happened.agent_id, happened.id, event_type, event_data::text, resulting_emotions::text, context_factors::text,
+SELECT happened.agent_id, happened.id, event_type, event_data, resulting_emotions, context_factors,
        valence, arousal, intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id,
        mode, stamp
 FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS given (agent_id, at, id)
@@ -865,12 +871,12 @@ FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS gi
 
 -- name: stored_states
 -- Those states that are stored of the given agents.
-SELECT agent_id, emotions::text, felt_at::text, decay_rates::text, last_updated, stamp, absence, paused_us, away_since
+SELECT agent_id, emotions, felt_at, decay_rates, last_updated, stamp, absence, paused_us, away_since
 FROM unnest(%(agents)s::uuid[]) AS given (agent_id) JOIN emotional_states USING (agent_id);
 
 -- name: stored_memories
 -- Those of the given memories that are stored.
-SELECT kept.agent_id, kept.memory_type, kept.key, data::text, importance, access_count, last_accessed, created_at,
+SELECT kept.agent_id, kept.memory_type, kept.key, data, importance, access_count, last_accessed, created_at,
        updated_at, expires_at, tags, stamp, deleted
 FROM unnest(%(agents)s::uuid[], %(types)s::text[], %(keys)s::text[]) AS given (agent_id, memory_type, key)
      JOIN memory_records AS kept

@@ -190,6 +190,16 @@ def event_page(
     return Query("event_page", _page(agent, limit, before, since_us), decoded)
 
 
+def message_span(agent: UUID) -> Query[Page[ConversationMessage]]:
+    """A page without messages: how many there are, and between which times."""
+    return Query("spans_of", {"agent": agent}, lambda rows: _span(rows[0][:3]) if rows else Page([]))
+
+
+def event_span(agent: UUID) -> Query[Page[EmotionalEventRecord]]:
+    """The same of events."""
+    return Query("spans_of", {"agent": agent}, lambda rows: _span(rows[0][3:]) if rows else Page([]))
+
+
 def events_after(
     agent: UUID, limit: int, after: Placed[EmotionalEventRecord] | None = None
 ) -> Query[list[Placed[EmotionalEventRecord]]]:
@@ -321,6 +331,11 @@ def _known(rows: Sequence[Row]) -> tuple[Row | None, Sequence[Row]]:
     if rows and rows[-1][0] is None:
         return rows[-1], rows[-2::-1]
     return None, rows[::-1]
+
+
+def _span(told: Row) -> Page[Any]:
+    total, first, last = told
+    return Page([], total, to_us(first), to_us(last)) if total else Page([])
 
 
 def _found(agent: UUID, row: Row) -> Placed[ConversationMessage] | None:

@@ -1,4 +1,4 @@
-"""Records from the rows of `queries.sql`, whose columns they name in their order; JSON comes as text."""
+"""Records from the rows of `queries.sql`, whose columns they name in their order; JSON as binary results have it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from banshee_memory.cold.codec import from_json, json_said
+from banshee_memory.cold.codec import from_jsonb, json_said
 from banshee_memory.emotions import Before, Emotion, Felt, StoredState
 from banshee_memory.records import (
     ConversationMessage,
@@ -24,11 +24,15 @@ from banshee_memory.timeline import Deed
 
 Row = tuple[Any, ...]
 
-numbers = msgspec.json.Decoder(dict[Emotion, float]).decode
-"""Emotions with their intensities, or their rates."""
+_numbers = msgspec.json.Decoder(dict[Emotion, float]).decode
 _times = msgspec.json.Decoder(dict[Emotion, int]).decode
 _event = msgspec.json.Decoder(EmotionalEvent).decode
 _before = msgspec.json.Decoder(Before).decode
+
+
+def numbers(sent: bytes) -> dict[Emotion, float]:
+    """Emotions with their intensities, or their rates."""
+    return _numbers(sent[1:])
 
 
 def message_records(agent: UUID, rows: Iterable[Row]) -> list[Placed[ConversationMessage]]:
@@ -42,8 +46,8 @@ def message_records(agent: UUID, rows: Iterable[Row]) -> list[Placed[Conversatio
                 agent_id=agent,
                 role=role,
                 content=content,
-                metadata=None if metadata is None else json_said(metadata),
-                emotional_context=None if context is None else json_said(context),
+                metadata=None if metadata is None else json_said(metadata[1:]),
+                emotional_context=None if context is None else json_said(context[1:]),
                 tokens_used=tokens,
                 session_id=session,
                 created_at=at,
@@ -66,9 +70,9 @@ def event_record(agent: UUID, row: Row) -> Placed[EmotionalEventRecord]:
         id=event,
         agent_id=agent,
         event_type=kind,
-        event=_event(data),
+        event=_event(data[1:]),
         resulting_emotions=numbers(named),
-        context_factors=from_json(context),
+        context_factors=from_jsonb(context),
         valence=valence,
         arousal=arousal,
         intensity=intensity,
@@ -86,7 +90,7 @@ def event_record(agent: UUID, row: Row) -> Placed[EmotionalEventRecord]:
 def deed_record(agent: UUID, row: Row) -> Deed:
     """What an event did, from its row."""
     *event, after, before = row
-    return Deed.of(event_record(agent, tuple(event)), numbers(after), None if before is None else _before(before))
+    return Deed.of(event_record(agent, tuple(event)), numbers(after), None if before is None else _before(before[1:]))
 
 
 def memory_record(agent: UUID, row: Row, now_us: int) -> StoredMemory:
@@ -99,7 +103,7 @@ def memory_record(agent: UUID, row: Row, now_us: int) -> StoredMemory:
         agent_id=agent,
         memory_type=kind,
         key=key,
-        data=from_json(data),
+        data=from_jsonb(data),
         importance=importance,
         access_count=count,
         last_accessed=accessed,
@@ -114,7 +118,7 @@ def memory_record(agent: UUID, row: Row, now_us: int) -> StoredMemory:
 def state_record(row: Row) -> StoredState:
     """A state from its row."""
     emotions, felt_at, rates, updated, stamp, absence, paused_us, away = row
-    times = _times(felt_at)
+    times = _times(felt_at[1:])
     felt = {emotion: Felt(value, times[emotion]) for emotion, value in numbers(emotions).items()}
     away_us = None if away is None else to_us(away)
     return StoredState(felt, numbers(rates), to_us(updated), stamp, absence, paused_us, away_us)

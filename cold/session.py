@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import adapt, conninfo
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
+from psycopg.types.string import ByteaBinaryLoader
 
 from banshee_memory.cold.failures import Overdue
 from banshee_memory.cold.prepared import Prepared, Row
@@ -75,6 +76,8 @@ def _adapters() -> adapt.AdaptersMap:
     known = adapt.AdaptersMap(psycopg.adapters)
     known.register_dumper(int, Int8Dumper)
     known.register_dumper(int, Int8BinaryDumper)
+    # JSON is what it travels as, for whoever knows what it says: see codec.
+    known.register_loader("jsonb", ByteaBinaryLoader)
     return known
 
 

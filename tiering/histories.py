@@ -23,7 +23,7 @@ from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.hot.packed import packed
 from banshee_memory.records import ConversationMessage, EmotionalEventRecord, Placed
 from banshee_memory.tiering import reach
-from banshee_memory.tiering.reach import PageOf, Reach
+from banshee_memory.tiering.reach import PageOf, Reach, SpanOf
 from banshee_memory.tiering.residency import Residency, offered
 from banshee_memory.tiering.steps import Steps
 
@@ -44,6 +44,7 @@ class Kind(Generic[R]):
     """Of many elements at once, if all are as most are; else Undecodable."""
     encode: Callable[[Placed[R]], bytes]
     page: PageOf[R]
+    span: SpanOf[R]
     reach: Callable[[Residency], Reach]
 
 
@@ -55,6 +56,7 @@ MESSAGES: Kind[ConversationMessage] = Kind(
     records=wire.message_records,
     encode=wire.message_element,
     page=reads.message_page,
+    span=reads.message_span,
     reach=lambda residency: residency.messages_reach,
 )
 EVENTS: Kind[EmotionalEventRecord] = Kind(
@@ -65,6 +67,7 @@ EVENTS: Kind[EmotionalEventRecord] = Kind(
     records=lambda agent, elements: [wire.event_of(agent, element).placed.record for element in elements],
     encode=wire.event_element,
     page=reads.event_page,
+    span=reads.event_span,
     reach=lambda residency: residency.events_reach,
 )
 
@@ -154,7 +157,7 @@ def _both(
     history = yield from _leased(kind, residency, keys, 2 * limit)
     failpoint("rehydrate.history_leased")
     hot = _read(kind, residency, keys, history.elements)
-    cold = yield from reach.newest(kind.page, kind.reach(residency), keys.agent, limit)
+    cold = yield from reach.newest(kind.page, kind.span, kind.reach(residency), keys.agent, limit)
     failpoint("rehydrate.history_asked")
     if history.header is not None:
         cap = kind.cap(residency)

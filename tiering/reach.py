@@ -3,7 +3,8 @@
 A statement is planned once, so a page that nothing bounds begins a scan of every partition that there is; and a bound
 helps only if it is known before the statement begins, so it cannot be looked up there. What is known here is a guess.
 A page says between which times everything lies, so that one which was bounded too narrowly is seen to be, and what is
-missing is asked for: what is returned is the same whatever was guessed.
+missing is asked for: what is returned is the same whatever was guessed. Where the agent that was met last had said
+nothing for so long that the guess failed, the next one's times are asked for first, which costs less than a page.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ R = TypeVar("R")
 _MOST_KNOWN = 10_000
 _FIRST_GUESS = 4
 """Partitions."""
+_AHEAD_US = 86_400_000_000
+"""How far in the future something may lie, by another's clock, without a second look."""
 
 
 @dataclass(slots=True)
@@ -33,49 +36,69 @@ class Reach:
     """By agent: how many of its newest records lie between which times (µs)."""
     width_us: int = field(init=False)
     """How far back from now the pages of agents reach that are in use."""
+    is_guessed: bool = True
+    """Whether to guess where those of an agent lie that is met for the first time: of the one before it was right."""
 
     def __post_init__(self) -> None:
         self.width_us = _FIRST_GUESS * self.partition_us
 
-    def newest(self, agent: UUID, limit: int, now_us: int) -> tuple[int, int | None]:
-        """Between which times the newest `limit` may lie; None: up to now and whatever comes."""
+    def newest(self, agent: UUID, limit: int, now_us: int) -> tuple[int, int]:
+        """Between which times the newest `limit` may lie."""
         known = self.spans.get(agent.int)
         if known is None:
-            return max(now_us - self.width_us, 0), None
+            return max(now_us - self.width_us, 0), now_us + _AHEAD_US
         count, first_us, last_us = known
         since_us = first_us if limit <= count else last_us - 2 * (last_us - first_us) * limit // count
         # Of an agent that fell silent long ago nothing lies in all the partitions since.
-        return max(since_us, 0), last_us if now_us - last_us > self.width_us else None
+        is_silent = now_us - last_us > self.width_us
+        return max(since_us, 0), last_us if is_silent else max(last_us, now_us + _AHEAD_US)
 
     def before(self, agent: UUID, limit: int, until_us: int) -> int:
         """Since when the newest `limit` before a time may lie."""
         count, first_us, last_us = self.spans.get(agent.int, (limit, 0, self.width_us))
         return max(until_us - 2 * (last_us - first_us) * limit // count - self.partition_us, 0)
 
+    def meet(self, agent: UUID, limit: int, span: Page[R], now_us: int) -> None:
+        """Guesses where the newest `limit` lie, from where all do: as if these were spread evenly."""
+        if not span.total:
+            return
+        since_us = max(span.last_us - 2 * (span.last_us - span.first_us) * limit // span.total, span.first_us)
+        self._remember(agent, limit, since_us, span.last_us)
+        self.is_guessed = now_us - since_us <= self.width_us
+
     def learn(self, agent: UUID, limit: int, page: Page[R], now_us: int) -> None:
         """Remembers where the newest `limit` lie."""
         if not page.total:
             return
-        if len(self.spans) >= _MOST_KNOWN:
-            self.spans.clear()
         first_us = page.placed[0].at_us if len(page.placed) == limit else page.first_us
-        self.spans[agent.int] = (limit, first_us, page.last_us)
+        if agent.int not in self.spans:
+            self.is_guessed = page.last_us >= now_us - self.width_us
+        self._remember(agent, limit, first_us, page.last_us)
         # It follows the widest page at once, unless that is of another kind of agent, and comes back slowly.
         if now_us - first_us <= 4 * self.width_us:
             narrower = max(self.width_us - self.width_us // 64, self.partition_us)
             self.width_us = max(now_us - first_us, narrower)
 
+    def _remember(self, agent: UUID, limit: int, first_us: int, last_us: int) -> None:
+        if len(self.spans) >= _MOST_KNOWN:
+            self.spans.clear()
+        self.spans[agent.int] = (limit, first_us, last_us)
+
 
 PageOf = Callable[[UUID, int, Place | None, int], Query[Page[R]]]
 """Agent, limit, before which place and since when (µs)."""
+SpanOf = Callable[[UUID], Query[Page[R]]]
+"""A page of none: between which times all lie."""
 
 
-def newest(page_of: PageOf[R], reach: Reach, agent: UUID, limit: int) -> Steps[list[Placed[R]]]:
+def newest(page_of: PageOf[R], span_of: SpanOf[R], reach: Reach, agent: UUID, limit: int) -> Steps[list[Placed[R]]]:
     """The newest `limit` that PostgreSQL has, oldest first."""
     now_us = time.time_ns() // 1_000
+    if not reach.is_guessed and agent.int not in reach.spans:
+        reach.meet(agent, limit, (yield span_of(agent)), now_us)
     since_us, until_us = reach.newest(agent, limit, now_us)
-    page = yield page_of(agent, limit, None if until_us is None else (until_us, LAST_STAMP), since_us)
-    if until_us is not None and page.last_us > until_us:
+    page = yield page_of(agent, limit, (until_us, LAST_STAMP), since_us)
+    if page.last_us > until_us:
         page = yield page_of(agent, limit, None, since_us)
     page = yield from _completed(page_of, agent, limit, page, since_us)
     reach.learn(agent, limit, page, now_us)

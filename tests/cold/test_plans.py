@@ -115,6 +115,7 @@ PLANS: dict[str, Plan] = {
     "message_place_unpruned": Plan({"id": AGENT}, {BURIED: 1, MESSAGES: 31}),
     "search": Plan(SEARCH, {AGENTS: 1, BURIED: 1, MESSAGES: 31}),
     "totals_of": Plan({}, {AGENTS: 1}),
+    "spans_of": Plan({}, {AGENTS: 1}),
     "event_page": Plan({**NEWEST, "since": END - DAY * 12}, {BURIED: 1, EVENTS: 10, AGENTS: 1}, {EVENTS: 12}),
     "events_after": Plan({"since": END - DAY * 9, "stamp": 0, "id": NO_ID}, {BURIED: 1, EVENTS: 9}),
     "trend": Plan(

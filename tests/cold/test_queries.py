@@ -36,7 +36,7 @@ LEDGER = {"name": "0001_initial_schema", "checksum": "x"}
 
 # In an order in which they can run.
 EXAMPLES: dict[str, Mapping[str, Any]] = {
-    **dict.fromkeys(["state_of", "totals_of", "agent_known"], NOTHING),
+    **dict.fromkeys(["state_of", "totals_of", "spans_of", "agent_known"], NOTHING),
     **dict.fromkeys(["message_page", "messages_after", "message_place", "message_place_unpruned"], PLACE),
     **dict.fromkeys(["event_page", "events_after", "deeds_until", "deed_from"], PLACE),
     **dict.fromkeys(["memory_of", "memory_page", "memory_page_of_all_types", "memories_after"], MEMORY),
