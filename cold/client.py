@@ -21,7 +21,7 @@ import msgspec
 from banshee_memory.cold.queries import STATEMENTS
 from banshee_memory.cold.reads import Query, server_version
 from banshee_memory.cold.schema import require_current
-from banshee_memory.errors import IncompatibleSchema
+from banshee_memory.errors import ColdStoreUnavailable, IncompatibleSchema
 from banshee_memory.failpoints import failpoint
 from banshee_memory.settings import Settings
 
@@ -59,13 +59,14 @@ class ColdStore:
 
     def fetch(self, query: Query[T]) -> T:
         """What the plan asks for, in one round trip."""
-        from banshee_memory.cold.failures import ConnectionLost
-
         try:
-            rows = self._rows(query)
-        except ConnectionLost:
+            with self.connection() as connection:
+                rows = connection.rows(query.sql, query.params)
+        except ColdStoreUnavailable as exc:
+            _require_lost(exc)
             # The server was restarted since: a read can be repeated, and this time it is asked by a new connection.
-            rows = self._rows(query)
+            with self.connection() as connection:
+                rows = connection.rows(query.sql, query.params)
         return _decoded(query, rows)
 
     def ping(self) -> Ping:
@@ -178,10 +179,6 @@ class ColdStore:
 
         return server_of(self.database_url)
 
-    def _rows(self, query: Query[Any]) -> Sequence[tuple[Any, ...]]:
-        with self.connection() as connection:
-            return connection.rows(query.sql, query.params)
-
     def opened(self) -> ConnectionPool[BoundedConnection]:
         """The pool that is in use, for `lending`."""
         if self._pool:
@@ -228,12 +225,13 @@ class AsyncColdStore:
 
     async def fetch(self, query: Query[T]) -> T:
         """What the plan asks for, in one round trip."""
-        from banshee_memory.cold.failures import ConnectionLost
-
         try:
-            rows = await self._rows(query)
-        except ConnectionLost:
-            rows = await self._rows(query)
+            async with self.connection() as connection:
+                rows = await connection.rows(query.sql, query.params)
+        except ColdStoreUnavailable as exc:
+            _require_lost(exc)
+            async with self.connection() as connection:
+                rows = await connection.rows(query.sql, query.params)
         return _decoded(query, rows)
 
     async def ping(self) -> Ping:
@@ -261,10 +259,6 @@ class AsyncColdStore:
         from banshee_memory.cold.session import server_of
 
         return server_of(self.database_url)
-
-    async def _rows(self, query: Query[Any]) -> Sequence[tuple[Any, ...]]:
-        async with self.connection() as connection:
-            return await connection.rows(query.sql, query.params)
 
     async def opened(self) -> AsyncConnectionPool[AsyncBoundedConnection]:
         """The pool that is in use, for `lending`."""
@@ -308,6 +302,14 @@ class AsyncColdStore:
 def _require_current(rows: Sequence[tuple[Any, ...]], settings: Settings) -> None:
     applied, shards = rows[0]
     require_current(applied, shards, settings.shards)
+
+
+def _require_lost(exc: ColdStoreUnavailable) -> None:
+    """Raises it, unless it was a connection that broke."""
+    from banshee_memory.cold.failures import ConnectionLost
+
+    if not isinstance(exc, ConnectionLost):
+        raise exc
 
 
 def _decoded(query: Query[T], rows: Sequence[tuple[Any, ...]]) -> T:

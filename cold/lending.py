@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import PoolClosed, PoolTimeout
 
 from banshee_memory.cold.failures import failure_of
 from banshee_memory.cold.session import GRACE, AsyncBoundedConnection, BoundedConnection, server_of
@@ -19,9 +19,6 @@ from banshee_memory.errors import ColdStoreUnavailable
 
 if TYPE_CHECKING:
     from banshee_memory.cold.client import AsyncColdStore, ColdStore
-
-Pool = ConnectionPool[BoundedConnection]
-AsyncPool = AsyncConnectionPool[AsyncBoundedConnection]
 
 
 class Lent(AbstractContextManager[BoundedConnection, None]):

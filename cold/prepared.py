@@ -22,6 +22,7 @@ from banshee_memory.cold.queries import numbered
 Row = tuple[Any, ...]
 _AUTO = PyFormat.AUTO
 _TUPLES = ExecStatus.TUPLES_OK
+_INT8 = psycopg.adapters.types["int8"].oid
 _FORGOTTEN = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
 """The server does not know the statement any more (the driver lets it forget all after a rollback; DISCARD ALL), or its
 tables have other columns than when it was prepared."""
@@ -78,12 +79,16 @@ class _Statement:
         loading = self._loading
         if loading is None:
             loading = self._loading = Transformer(self._connection)
-            loading.set_pgresult(result)
-        else:
-            loading.set_pgresult(result, set_loaders=False)
+            loading.set_loader_types([_type_of(result, column) for column in range(result.nfields)], Format.BINARY)
+        loading.set_pgresult(result, set_loaders=False)
         rows = loading.load_rows(0, result.ntuples, tuple)
         loading.set_pgresult(None, set_loaders=False)
         return rows
+
+
+def _type_of(result: PGresult, column: int) -> int:
+    """Of a column of the result. A time that a statement calls `pg_us` is the number that it travels as."""
+    return _INT8 if result.fname(column) == b"pg_us" else result.ftype(column)
 
 
 def _result(

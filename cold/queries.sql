@@ -2,6 +2,8 @@
 -- Histories are ordered by (created_at or occurred_at, stamp, id), which is how their primary keys go on after agent_id.
 -- Readers of an agent see nothing at or below its tombstone in `forgotten`: its rows go some at a time. What it feels and its
 -- totals need no such look: they go with the very statement that writes the tombstone.
+-- A time that is called pg_us is read as the number that it travels as, microseconds since 2000: to make objects of many at
+-- once costs less.
 
 -- name: state_of
 -- What an agent feels, as it was felt.
@@ -13,7 +15,7 @@ WHERE agent_id = %(agent)s;
 -- The newest messages of an agent before a place in its history and not before a time, newest first; and, in a row without a
 -- message, how many there ever were, and between which times: so whoever bounded it knows in the same round trip whether that
 -- was too narrow.
-(SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at,
+(SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at AS pg_us,
         stamp
  FROM conversation_messages
  WHERE agent_id = %(agent)s
@@ -30,8 +32,7 @@ WHERE agent_id = %(agent)s;
 
 -- name: messages_after
 -- The oldest messages of an agent after a place in its history, oldest first: what an export walks along.
-SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at,
-       stamp
+SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at AS pg_us, stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -42,8 +43,7 @@ LIMIT %(limit)s;
 
 -- name: message_place
 -- One message of an agent, in the partition that the time in its id names.
-SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at,
-       stamp
+SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at AS pg_us, stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -53,8 +53,7 @@ WHERE agent_id = %(agent)s
 
 -- name: message_place_unpruned
 -- One message of an agent whose id carries no time: every partition is asked.
-SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at,
-       stamp
+SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at AS pg_us, stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
@@ -88,7 +87,7 @@ WITH sought AS MATERIALIZED (
     ORDER BY id, stored DESC
 )
 SELECT id, role, content, metadata, emotional_context, tokens_used, session_id,
-       CASE WHEN stored THEN created_at END, stamp
+       CASE WHEN stored THEN created_at END AS pg_us, stamp
 FROM matching
 ORDER BY rank DESC, created_at DESC, stamp DESC, id DESC
 LIMIT %(limit)s;
@@ -854,8 +853,8 @@ WHERE stored.stamp > staged.stamp
 
 -- name: stored_messages
 -- Those of the given messages that are stored.
-SELECT said.agent_id, said.id, role, content, metadata, emotional_context, tokens_used, session_id, created_at,
-       stamp
+SELECT said.agent_id, said.id, role, content, metadata, emotional_context, tokens_used, session_id,
+       created_at AS pg_us, stamp
 FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS given (agent_id, at, id)
      JOIN conversation_messages AS said
          ON said.agent_id = given.agent_id AND said.created_at = given.at AND said.id = given.id;

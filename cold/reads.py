@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from banshee_memory.cold.codec import POSTGRES_EPOCH_US
 from banshee_memory.cold.queries import STATEMENTS, in_language
 from banshee_memory.cold.rows import (
     Row,
@@ -127,7 +128,7 @@ def message_page(
         if known is None or known[7] is None:
             return Page(message_records(agent, said))
         *_, total, _, first, last_us = known
-        return Page(message_records(agent, said), total, to_us(first), last_us)
+        return Page(message_records(agent, said), total, first + POSTGRES_EPOCH_US, last_us)
 
     return Query("message_page", _page(agent, limit, before, since_us), decoded)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from banshee_memory.cold.codec import from_jsonb, json_said
+from banshee_memory.cold.codec import POSTGRES_EPOCH_US, from_jsonb, json_said
 from banshee_memory.emotions import Before, Emotion, Felt, StoredState
 from banshee_memory.records import (
     ConversationMessage,
@@ -19,7 +19,7 @@ from banshee_memory.records import (
     StoredMemory,
     memory_id,
 )
-from banshee_memory.stamps import EPOCH, to_us
+from banshee_memory.stamps import times_of, to_us
 from banshee_memory.timeline import Deed
 
 Row = tuple[Any, ...]
@@ -35,11 +35,12 @@ def numbers(sent: bytes) -> dict[Emotion, float]:
     return _numbers(sent[1:])
 
 
-def message_records(agent: UUID, rows: Iterable[Row]) -> list[Placed[ConversationMessage]]:
-    """Messages from their rows. Of reading a page this takes the most time on this side: so `to_us` is written out."""
+def message_records(agent: UUID, rows: Sequence[Row]) -> list[Placed[ConversationMessage]]:
+    """Messages from their rows. Of reading a page this takes the most time on this side."""
+    micros = [row[7] + POSTGRES_EPOCH_US for row in rows]
     return [
         Placed(
-            ((since := at - EPOCH).days * 86_400 + since.seconds) * 1_000_000 + since.microseconds,
+            at_us,
             stamp,
             ConversationMessage(
                 id=message,
@@ -53,7 +54,9 @@ def message_records(agent: UUID, rows: Iterable[Row]) -> list[Placed[Conversatio
                 created_at=at,
             ),
         )
-        for message, role, content, metadata, context, tokens, session, at, stamp in rows
+        for (message, role, content, metadata, context, tokens, session, _, stamp), at_us, at in zip(
+            rows, micros, times_of(micros), strict=True
+        )
     ]
 
 

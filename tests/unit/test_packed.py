@@ -17,7 +17,7 @@ from banshee_memory.emotions import Emotion
 from banshee_memory.hot import calls, packed, wire
 from banshee_memory.hot.keys import AgentKeys, agent_keys
 from banshee_memory.records import StoredMemory, known
-from banshee_memory.stamps import EPOCH, entry_record_id, fresh_nonce, from_us, record_id, stamp_of, stamp_us
+from banshee_memory.stamps import EPOCH, entry_record_id, fresh_nonce, from_us, record_id, stamp_of, stamp_us, times_of
 
 AGENT = UUID("b54df8d0-2c5c-4b7d-9f7e-0a8f54c1f4b3")
 NOW = 1_763_000_000_123_456
@@ -124,6 +124,7 @@ def test_a_moment_to_the_microsecond(us: int, part: float) -> None:
     assert from_us(float(us)) == EPOCH + timedelta(microseconds=us)
     assert from_us(us // 2 + part) == EPOCH + timedelta(microseconds=us // 2)
     assert from_us(us).tzinfo is UTC
+    assert times_of([us, 0, us]) == [from_us(us), EPOCH, from_us(us)]
 
 
 def test_a_moment_before_all() -> None:
