@@ -31,12 +31,12 @@ FROM agents
 WHERE agent_id = %(agent)s;
 
 -- name: messages_after
--- The oldest messages of an agent after a place in its history, oldest first: what an export walks along.
+-- The oldest messages of an agent after a place in its history and not after a time, oldest first: what an export walks along.
 SELECT id, role, content, metadata, emotional_context, tokens_used, session_id, created_at AS pg_us, stamp
 FROM conversation_messages
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
-  AND created_at >= %(since)s
+  AND created_at BETWEEN %(since)s AND %(until)s
   AND (created_at, stamp, id) > (%(since)s, %(stamp)s, %(id)s)
 ORDER BY created_at, stamp, id
 LIMIT %(limit)s;
@@ -147,9 +147,9 @@ SELECT flushed_stamp, total_messages, user_messages, assistant_messages, system_
 FROM agents
 WHERE agent_id = %(agent)s;
 
--- name: spans_of
--- How many messages and events of an agent there ever were, and between which times.
-SELECT total_messages, first_message, last_message, total_events, first_event, last_event
+-- name: lifespan_of
+-- How many messages and events of an agent there ever were, between which times, and up to which stamp that counts.
+SELECT flushed_stamp, total_messages, first_message, last_message, total_events, first_event, last_event
 FROM agents
 WHERE agent_id = %(agent)s;
 
@@ -171,13 +171,13 @@ FROM agents
 WHERE agent_id = %(agent)s;
 
 -- name: events_after
--- The oldest events of an agent after a place in its history, oldest first: what an export walks along.
+-- The oldest events of an agent after a place in its history and not after a time, oldest first; see messages_after.
 SELECT id, event_type, event_data, resulting_emotions, context_factors, valence, arousal, intensity,
        valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp
 FROM emotional_events
 WHERE agent_id = %(agent)s
   AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
-  AND occurred_at >= %(since)s
+  AND occurred_at BETWEEN %(since)s AND %(until)s
   AND (occurred_at, stamp, id) > (%(since)s, %(stamp)s, %(id)s)
 ORDER BY occurred_at, stamp, id
 LIMIT %(limit)s;
@@ -203,7 +203,7 @@ SELECT NULL, rolled_up_to, 0, 0, 0, 0, 0, '{}' FROM banshee_store;
 
 -- name: deeds_until
 -- An agent's newest events by when they were taken, before a stamp, newest first, with the state around each. What came
--- late (it occurred before it was told) can lie anywhere in time: it has an index of its own.
+-- late (it occurred before it was told) can lie anywhere in its life: it has an index of its own.
 SELECT * FROM (
     (SELECT id, event_type, event_data, resulting_emotions, context_factors, valence, arousal,
             intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id, mode, stamp,
@@ -211,7 +211,7 @@ SELECT * FROM (
      FROM emotional_events
      WHERE agent_id = %(agent)s
        AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
-       AND NOT late AND occurred_at <= %(until)s AND (stamp, id) < (%(stamp)s, %(id)s)
+       AND NOT late AND occurred_at BETWEEN %(first)s AND %(until)s AND (stamp, id) < (%(stamp)s, %(id)s)
      ORDER BY occurred_at DESC, stamp DESC, id DESC
      LIMIT %(limit)s)
     UNION ALL
@@ -221,7 +221,7 @@ SELECT * FROM (
      FROM emotional_events
      WHERE agent_id = %(agent)s
        AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
-       AND late AND (stamp, id) < (%(stamp)s, %(id)s)
+       AND late AND occurred_at BETWEEN %(first)s AND %(last)s AND (stamp, id) < (%(stamp)s, %(id)s)
      ORDER BY stamp DESC, id DESC
      LIMIT %(limit)s)
 ) AS deeds
@@ -237,7 +237,7 @@ SELECT * FROM (
      FROM emotional_events
      WHERE agent_id = %(agent)s
        AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
-       AND NOT late AND occurred_at >= %(since)s AND stamp >= %(stamp)s
+       AND NOT late AND occurred_at BETWEEN %(since)s AND %(last)s AND stamp >= %(stamp)s
      ORDER BY occurred_at, stamp, id
      LIMIT 1)
     UNION ALL
@@ -247,7 +247,7 @@ SELECT * FROM (
      FROM emotional_events
      WHERE agent_id = %(agent)s
        AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
-       AND late AND stamp >= %(stamp)s
+       AND late AND occurred_at BETWEEN %(first)s AND %(last)s AND stamp >= %(stamp)s
      ORDER BY stamp, id
      LIMIT 1)
 ) AS deeds
@@ -303,14 +303,15 @@ ORDER BY memory_type, key
 LIMIT %(limit)s;
 
 -- name: session_totals
--- What an agent's flushed messages and events add up to that belong to a session: by name, or by none and their stamps.
--- With the stamp up to which that is all there is.
-SELECT coalesce((SELECT flushed_stamp FROM agents WHERE agent_id = %(agent)s), 0), messages, tokens, events
+-- What an agent's messages and events up to a stamp add up to that belong to a session: by name, or by none and their stamps.
+-- What names a session can have brought a time of its own, so the times that bound this are those of the agent's whole life.
+SELECT messages, tokens, events
 FROM (
     SELECT count(*) AS messages, coalesce(sum(tokens_used), 0)::bigint AS tokens
     FROM conversation_messages
     WHERE agent_id = %(agent)s
       AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
+      AND stamp <= %(through)s AND created_at BETWEEN %(first_message)s AND %(last_message)s
       AND (session_id = %(session)s
            OR (session_id IS NULL
                AND EXISTS (SELECT FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) AS span (first, last)
@@ -320,6 +321,7 @@ FROM (
     FROM emotional_events
     WHERE agent_id = %(agent)s
       AND stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)
+      AND stamp <= %(through)s AND occurred_at BETWEEN %(first_event)s AND %(last_event)s
       AND (session_id = %(session)s
            OR (session_id IS NULL
                AND EXISTS (SELECT FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) AS span (first, last)
@@ -852,21 +854,23 @@ WHERE stored.stamp > staged.stamp
             OR stored.access_count > staged.access_count));
 
 -- name: stored_messages
--- Those of the given messages that are stored.
+-- Those of the given messages that are stored; `since` and `until` are the first and the last of their times.
 SELECT said.agent_id, said.id, role, content, metadata, emotional_context, tokens_used, session_id,
        created_at AS pg_us, stamp
 FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS given (agent_id, at, id)
      JOIN conversation_messages AS said
-         ON said.agent_id = given.agent_id AND said.created_at = given.at AND said.id = given.id;
+         ON said.agent_id = given.agent_id AND said.created_at = given.at AND said.id = given.id
+WHERE said.created_at BETWEEN %(since)s AND %(until)s;
 
 -- name: stored_events
--- Those of the given events that are stored.
+-- Those of the given events that are stored; see stored_messages.
 SELECT happened.agent_id, happened.id, event_type, event_data, resulting_emotions, context_factors,
        valence, arousal, intensity, valence_delta, arousal_delta, intensity_delta, occurred_at, created_at, session_id,
        mode, stamp
 FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[]) AS given (agent_id, at, id)
      JOIN emotional_events AS happened
-         ON happened.agent_id = given.agent_id AND happened.occurred_at = given.at AND happened.id = given.id;
+         ON happened.agent_id = given.agent_id AND happened.occurred_at = given.at AND happened.id = given.id
+WHERE happened.occurred_at BETWEEN %(since)s AND %(until)s;
 
 -- name: stored_states
 -- Those states that are stored of the given agents.
@@ -882,7 +886,8 @@ FROM unnest(%(agents)s::uuid[], %(types)s::text[], %(keys)s::text[]) AS given (a
          ON kept.agent_id = given.agent_id AND kept.memory_type = given.memory_type AND kept.key = given.key;
 
 -- name: amend_messages
--- Gives messages another emotional context; of several for one message the newest counts, also one given before.
+-- Gives messages another emotional context; of several for one message the newest counts, also one given before. See
+-- stored_messages.
 UPDATE conversation_messages AS said
 SET emotional_context = newest.context, amended = newest.stamp
 FROM (
@@ -892,6 +897,7 @@ FROM (
     ORDER BY agent_id, id, stamp DESC
 ) AS newest
 WHERE said.agent_id = newest.agent_id AND said.created_at = newest.created_at AND said.id = newest.id
+  AND said.created_at BETWEEN %(since)s AND %(until)s
   AND coalesce(said.amended, 0) <= newest.stamp;
 
 -- name: superseded_amendments
@@ -900,7 +906,7 @@ SELECT said.agent_id, said.id, amended.stamp
 FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(ids)s::uuid[], %(stamps)s::bigint[])
          AS amended (agent_id, created_at, id, stamp)
      JOIN conversation_messages AS said USING (agent_id, created_at, id)
-WHERE said.amended > amended.stamp;
+WHERE said.amended > amended.stamp AND said.created_at BETWEEN %(since)s AND %(until)s;
 
 -- name: sweep_memories
 -- Memories that expired become tombstones, and tombstones whose days are over go; returns how many of both, some at a time.

@@ -37,7 +37,7 @@ from banshee_memory.records import (
     StoredMemory,
     TrendPoint,
 )
-from banshee_memory.stamps import EPOCH, from_us, id_span, stamp_us, to_us
+from banshee_memory.stamps import from_us, id_span, stamp_us, to_us
 from banshee_memory.timeline import Deed
 
 T = TypeVar("T")
@@ -82,10 +82,18 @@ class Totals(NamedTuple):
     total_events: int
 
 
-class SessionTotals(NamedTuple):
-    """What PostgreSQL has of a session; it counts what is stamped up to `flushed_stamp`."""
+class Lifespan(NamedTuple):
+    """How many messages and events of an agent there ever were and between which times, as pages that hold none: exact
+    up to `flushed_stamp`. No record of the agent lies outside that was flushed by then."""
 
     flushed_stamp: int
+    messages: Page[ConversationMessage]
+    events: Page[EmotionalEventRecord]
+
+
+class SessionTotals(NamedTuple):
+    """What PostgreSQL has of a session."""
+
     messages: int
     tokens: int
     events: int
@@ -134,10 +142,15 @@ def message_page(
 
 
 def messages_after(
-    agent: UUID, limit: int, after: Placed[ConversationMessage] | None = None
+    agent: UUID,
+    limit: int,
+    after: Placed[ConversationMessage] | None = None,
+    since_us: int = 0,
+    until_us: int | None = None,
 ) -> Query[list[Placed[ConversationMessage]]]:
-    """The oldest `limit` messages after that one, oldest first."""
-    return Query("messages_after", _onward(agent, limit, after), lambda rows: message_records(agent, rows))
+    """The oldest `limit` messages after that one, or not before `since_us`, and not after `until_us`, oldest first."""
+    params = _onward(agent, limit, after, since_us, until_us)
+    return Query("messages_after", params, lambda rows: message_records(agent, rows))
 
 
 def message_place(agent: UUID, message_id: UUID) -> Query[Placed[ConversationMessage] | None]:
@@ -191,21 +204,30 @@ def event_page(
     return Query("event_page", _page(agent, limit, before, since_us), decoded)
 
 
+def lifespan_of(agent: UUID) -> Query[Lifespan]:
+    """How many messages and events of an agent there are, and between which times."""
+    return Query("lifespan_of", {"agent": agent}, _lifespan)
+
+
 def message_span(agent: UUID) -> Query[Page[ConversationMessage]]:
     """A page without messages: how many there are, and between which times."""
-    return Query("spans_of", {"agent": agent}, lambda rows: _span(rows[0][:3]) if rows else Page([]))
+    return Query("lifespan_of", {"agent": agent}, lambda rows: _lifespan(rows).messages)
 
 
 def event_span(agent: UUID) -> Query[Page[EmotionalEventRecord]]:
     """The same of events."""
-    return Query("spans_of", {"agent": agent}, lambda rows: _span(rows[0][3:]) if rows else Page([]))
+    return Query("lifespan_of", {"agent": agent}, lambda rows: _lifespan(rows).events)
 
 
 def events_after(
-    agent: UUID, limit: int, after: Placed[EmotionalEventRecord] | None = None
+    agent: UUID,
+    limit: int,
+    after: Placed[EmotionalEventRecord] | None = None,
+    since_us: int = 0,
+    until_us: int | None = None,
 ) -> Query[list[Placed[EmotionalEventRecord]]]:
-    """The oldest `limit` events after that one, oldest first."""
-    params = _onward(agent, limit, after)
+    """The oldest `limit` events after that one, or not before `since_us`; see messages_after."""
+    params = _onward(agent, limit, after, since_us, until_us)
     return Query("events_after", params, lambda rows: [event_record(agent, row) for row in rows])
 
 
@@ -214,16 +236,21 @@ def trend(agent: UUID, since_us: int, limit: int) -> Query[Trend]:
     return Query("trend", {"agent": agent, "since": from_us(since_us), "limit": limit}, _trend)
 
 
-def deeds_until(agent: UUID, before: tuple[int, UUID], limit: int) -> Query[list[Deed]]:
-    """The newest `limit` events told before that (stamp, id), newest first, with the states around each."""
+def deeds_until(
+    agent: UUID, life: Page[EmotionalEventRecord], before: tuple[int, UUID], limit: int
+) -> Query[list[Deed]]:
+    """The newest `limit` events of a life that were told before that (stamp, id), newest first, with the states around
+    each."""
     stamp, event = before
     params = {"agent": agent, "until": from_us(stamp_us(stamp) + 999), "stamp": stamp, "id": event, "limit": limit}
+    params |= {"first": from_us(life.first_us), "last": from_us(life.last_us)}
     return Query("deeds_until", params, lambda rows: [deed_record(agent, row) for row in rows])
 
 
-def deed_from(agent: UUID, stamp: int) -> Query[list[Deed]]:
-    """The first event told at that stamp or after it, if there is one, with the states around it."""
+def deed_from(agent: UUID, life: Page[EmotionalEventRecord], stamp: int) -> Query[list[Deed]]:
+    """The first event of a life that was told at that stamp or after it, if there is one, with the states around it."""
     params = {"agent": agent, "since": from_us(stamp_us(stamp)), "stamp": stamp}
+    params |= {"first": from_us(life.first_us), "last": from_us(life.last_us)}
     return Query("deed_from", params, lambda rows: [deed_record(agent, row) for row in rows])
 
 
@@ -253,10 +280,22 @@ def memories_after(
     return Query("memories_after", params, lambda rows: [memory_record(agent, row, now_us) for row in rows])
 
 
-def session_totals(agent: UUID, session: UUID, spans: Sequence[tuple[int, int]]) -> Query[SessionTotals]:
-    """What belongs to a session: what names it, or names none and is stamped within one of the spans (inclusive)."""
-    firsts, lasts = [first for first, _ in spans], [last for _, last in spans]
-    params = {"agent": agent, "session": session, "firsts": firsts, "lasts": lasts}
+def session_totals(
+    agent: UUID, life: Lifespan, session: UUID, spans: Sequence[tuple[int, int]]
+) -> Query[SessionTotals]:
+    """What of a life belongs to a session: what names it, or names none and is stamped within one of the spans
+    (inclusive)."""
+    params = {
+        "agent": agent,
+        "through": life.flushed_stamp,
+        "first_message": from_us(life.messages.first_us),
+        "last_message": from_us(life.messages.last_us),
+        "first_event": from_us(life.events.first_us),
+        "last_event": from_us(life.events.last_us),
+        "session": session,
+        "firsts": [first for first, _ in spans],
+        "lasts": [last for _, last in spans],
+    }
     return Query("session_totals", params, lambda rows: SessionTotals(*rows[0]))
 
 
@@ -318,9 +357,11 @@ def _page(agent: UUID, limit: int, before: Place | None, since_us: int) -> dict[
     return {"agent": agent, "since": from_us(since_us), "until": until, "stamp": stamp, "limit": limit}
 
 
-def _onward(agent: UUID, limit: int, after: Placed[Any] | None) -> dict[str, Any]:
-    since, stamp, last = (from_us(after.at_us), after.stamp, after.record.id) if after else (EPOCH, -1, _NO_ID)
-    return {"agent": agent, "since": since, "stamp": stamp, "id": last, "limit": limit}
+def _onward(agent: UUID, limit: int, after: Placed[Any] | None, since_us: int, until_us: int | None) -> dict[str, Any]:
+    place = (after.at_us, after.stamp, after.record.id) if after else (since_us, -1, _NO_ID)
+    params = dict(zip(("since", "stamp", "id"), (from_us(place[0]), *place[1:]), strict=True))
+    until = _END_OF_TIME if until_us is None else from_us(until_us)
+    return {"agent": agent, "until": until, "limit": limit, **params}
 
 
 def _one_message(agent: UUID) -> Callable[[Sequence[Row]], Placed[ConversationMessage] | None]:
@@ -334,9 +375,15 @@ def _known(rows: Sequence[Row]) -> tuple[Row | None, Sequence[Row]]:
     return None, rows[::-1]
 
 
-def _span(told: Row) -> Page[Any]:
-    total, first, last = told
-    return Page([], total, to_us(first), to_us(last)) if total else Page([])
+def _lifespan(rows: Sequence[Row]) -> Lifespan:
+    if not rows:
+        return Lifespan(0, Page([]), Page([]))
+    ((flushed_stamp, *told),) = rows
+    return Lifespan(flushed_stamp, _span(*told[:3]), _span(*told[3:]))
+
+
+def _span(total: int, first: datetime | None, last: datetime | None) -> Page[Any]:
+    return Page([]) if first is None or last is None else Page([], total, to_us(first), to_us(last))
 
 
 def _found(agent: UUID, row: Row) -> Placed[ConversationMessage] | None:

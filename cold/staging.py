@@ -294,11 +294,14 @@ def _optional_jsonb(value: Json) -> bytes | None:
     return None if value is None else _JSONB_VERSION + to_json(value)
 
 
-def amendment_parameters(rows: Sequence[AmendmentRow]) -> dict[str, list[Any]]:
-    """What `amend_messages` takes: columns."""
+def amendment_parameters(rows: Sequence[AmendmentRow]) -> dict[str, Any]:
+    """What `amend_messages` takes: columns, and between which times the messages lie."""
+    times = [from_us(row.at_us) for row in rows]
     return {
+        "since": min(times),
+        "until": max(times),
         "agents": [row.agent_id for row in rows],
-        "times": [from_us(row.at_us) for row in rows],
+        "times": times,
         "ids": [row.message_id for row in rows],
         "stamps": [row.stamp for row in rows],
         "contexts": [_text(row.emotional_context) for row in rows],

@@ -52,7 +52,8 @@ def like(kind: str, rows: Sequence[AnyRow]) -> Query[dict[Key, AnyRow]]:
     keys = [key_of(row) for row in rows]
     params: dict[str, Any] = {"agents": [key[0] for key in keys]}
     if kind in {"messages", "events"}:
-        params |= {"times": [from_us(key[1]) for key in keys], "ids": [key[2] for key in keys]}
+        times = [from_us(key[1]) for key in keys]
+        params |= {"times": times, "ids": [key[2] for key in keys], "since": min(times), "until": max(times)}
     elif kind in {"memories", "sessions"}:
         params |= {"types": [key[1] for key in keys], "keys": [key[2] for key in keys]}
 

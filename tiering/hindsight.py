@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from banshee_memory.cold import reads
+from banshee_memory.cold.reads import Lifespan
 from banshee_memory.emotions import Emotion, StoredState
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import AgentKeys
@@ -54,19 +55,23 @@ def _look_back(
     # The first stamp after that moment: what was told within its millisecond counts as told by then.
     end = (at_us // 1_000 + 1) << 16
     hot = yield from _resident(residency, keys)
-    later = yield reads.deed_from(keys.agent, end)
+    # What is flushed after this may lie outside of it, and was in Redis.
+    life: Lifespan = yield reads.lifespan_of(keys.agent)
+    later = yield reads.deed_from(keys.agent, life.events, end)
     following = min([*later, *(d for d in hot if d.stamp >= end)], key=lambda d: d.stamp, default=None)
-    past = yield from _told_before(keys, end, [d for d in hot if d.stamp < end], emotion)
+    past = yield from _told_before(keys, life, end, [d for d in hot if d.stamp < end], emotion)
     around = [*past[-1:], *([following] if following else [])]
     return version_at(at_us, around, current), past
 
 
-def _told_before(keys: AgentKeys, end: int, hot: Iterable[Deed], emotion: Emotion | None) -> Steps[list[Deed]]:
+def _told_before(
+    keys: AgentKeys, life: Lifespan, end: int, hot: Iterable[Deed], emotion: Emotion | None
+) -> Steps[list[Deed]]:
     """The deeds before a stamp, in their order, at least back to one that settles the emotion (None: the last)."""
     known = {deed.placed.record.id: deed for deed in hot}
     place = (end, UUID(int=0))
     while True:
-        page = yield reads.deeds_until(keys.agent, place, _PAGE)
+        page = yield reads.deeds_until(keys.agent, life.events, place, _PAGE)
         for deed in page:
             known.setdefault(deed.placed.record.id, deed)
         # What Redis has may be older than this page: it is in its order only as far back as PostgreSQL was asked.

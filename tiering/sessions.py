@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from banshee_memory.cold import reads
+from banshee_memory.cold.reads import Lifespan
 from banshee_memory.cold.staging import MemoryRow
 from banshee_memory.emotions import EmotionalState
 from banshee_memory.errors import HotStoreUnavailable, InvalidInput
@@ -225,15 +226,19 @@ def _span(stored: StoredMemory) -> Span:
 
 
 def _count(residency: Residency, keys: AgentKeys, session_id: UUID, spans: list[Span]) -> Steps[tuple[int, int, int]]:
-    """Messages, tokens and events: PostgreSQL's, and what is stamped after the last that it counted."""
+    """Messages, tokens and events: PostgreSQL's up to a stamp, and what is stamped after it.
+
+    Both are as of one look at PostgreSQL after that at Redis: what is flushed later counts as what Redis had.
+    """
     messages = yield from histories.resident(MESSAGES, residency, keys)
     events = yield from histories.resident(EVENTS, residency, keys)
-    cold = yield reads.session_totals(keys.agent, session_id, spans)
+    life: Lifespan = yield reads.lifespan_of(keys.agent)
+    cold = yield reads.session_totals(keys.agent, life, session_id, spans)
 
     def fresh(placed: Placed[Any]) -> bool:
         own = placed.record.session_id
         within = own is None and any(first <= placed.stamp <= last for first, last in spans)
-        return placed.stamp > cold.flushed_stamp and (own == session_id or within)
+        return placed.stamp > life.flushed_stamp and (own == session_id or within)
 
     said = [placed.record for placed in messages if fresh(placed)]
     return (

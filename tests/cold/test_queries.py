@@ -22,13 +22,31 @@ LATER = NOON + timedelta(days=7)
 PLACE = {"since": NOON, "until": LATER, "stamp": 1, "id": AGENT, "limit": 5}
 MEMORY = {"memory_type": "fact", "key": "k", "now": NOON, "limit": 5, "offset": 0}
 CALLED = {"shard": 0, "stamp": 1, "function": "m", "key": b"key", "limit": 5, "through": 1}
-AMENDMENT = {"agents": [AGENT], "times": [NOON], "ids": [AGENT], "stamps": [1], "contexts": ["{}"]}
+AMENDMENT = {
+    "since": NOON,
+    "until": NOON,
+    "agents": [AGENT],
+    "times": [NOON],
+    "ids": [AGENT],
+    "stamps": [1],
+    "contexts": ["{}"],
+}
 SEARCH = {"language": "english", "query": "fox", "ids": [AGENT], "texts": ["a fox"], "limit": 5, "ranked": 5}
+LIVED = {**PLACE, "first": NOON, "last": NOON}
+SESSION = {"session": AGENT, "firsts": [1], "lasts": [2], "through": 2}
 LIMITS = {"lock_ms": 1_000, "statement_ms": 1_000, "idle_ms": 1_000}
 SPAN = {"parent": "emotional_events", "lowers": [NOON], "uppers": [LATER], "cutoff": NOON}
 SHARDS = {"shards": [1, 2], "stamps": [1, 2], "newest": [1, 2]}
 NUMBER = {"shards": 8}
-GIVEN = {"agents": [AGENT], "times": [NOON], "ids": [AGENT], "types": ["fact"], "keys": ["k"]}
+GIVEN = {
+    "since": NOON,
+    "until": NOON,
+    "agents": [AGENT],
+    "times": [NOON],
+    "ids": [AGENT],
+    "types": ["fact"],
+    "keys": ["k"],
+}
 GROWTH = {"grown": "[]"}
 NOTHING: dict[str, Any] = {}
 DOOMED = {"through": 1, "since": NOON, "until": LATER, "memory_type": "", "key": "", "limit": 5}
@@ -36,15 +54,15 @@ LEDGER = {"name": "0001_initial_schema", "checksum": "x"}
 
 # In an order in which they can run.
 EXAMPLES: dict[str, Mapping[str, Any]] = {
-    **dict.fromkeys(["state_of", "totals_of", "spans_of", "agent_known"], NOTHING),
+    **dict.fromkeys(["state_of", "totals_of", "lifespan_of", "agent_known"], NOTHING),
     **dict.fromkeys(["message_page", "messages_after", "message_place", "message_place_unpruned"], PLACE),
-    **dict.fromkeys(["event_page", "events_after", "deeds_until", "deed_from"], PLACE),
+    **dict.fromkeys(["event_page", "events_after", "deeds_until", "deed_from"], LIVED),
     **dict.fromkeys(["memory_of", "memory_page", "memory_page_of_all_types", "memories_after"], MEMORY),
     "search": SEARCH,
     "word_index_steps": {"language": "english", "since": None, "until": LATER, "least": 0},
     **dict.fromkeys(["stored_messages", "stored_events", "stored_states", "stored_memories"], GIVEN),
     **dict.fromkeys(["amend_messages", "superseded_amendments"], AMENDMENT),
-    "session_totals": {"session": AGENT, "firsts": [1], "lasts": [2]},
+    "session_totals": {**SESSION, "first_message": NOON, "last_message": NOON, "first_event": NOON, "last_event": NOON},
     "agents": {"after": AGENT, "limit": 5},
     **dict.fromkeys(["overview", "database_size", "ping", "schema_state", "shard_stamps", "flushed_stamps"], NOTHING),
     "shard_stamp": {"shard": 0},
