@@ -100,20 +100,29 @@ def newest(page_of: PageOf[R], span_of: SpanOf[R], reach: Reach, agent: UUID, li
     page = yield page_of(agent, limit, (until_us, LAST_STAMP), since_us)
     if page.last_us > until_us:
         page = yield page_of(agent, limit, None, since_us)
-    page = yield from _completed(page_of, agent, limit, page, since_us)
-    reach.learn(agent, limit, page, now_us)
-    return page.placed
+    whole = yield from _completed(page_of, agent, limit, page, since_us)
+    if whole is None:
+        whole = yield page_of(agent, limit, None, 0)
+    reach.learn(agent, limit, whole, now_us)
+    return whole.placed
 
 
 def before(page_of: PageOf[R], reach: Reach, agent: UUID, limit: int, place: Place) -> Steps[list[Placed[R]]]:
     """The newest `limit` before a place that PostgreSQL has, oldest first."""
     since_us = reach.before(agent, limit, place[0])
     page = yield page_of(agent, limit, place, since_us)
-    return (yield from _completed(page_of, agent, limit, page, since_us)).placed
+    whole = yield from _completed(page_of, agent, limit, page, since_us)
+    if whole is None:
+        whole = yield page_of(agent, limit, place, 0)
+    return whole.placed
 
 
-def _completed(page_of: PageOf[R], agent: UUID, limit: int, page: Page[R], since_us: int) -> Steps[Page[R]]:
-    """The same with what it lacks from before `since_us`: as far back as that lies if spread evenly; then all."""
+def _completed(page_of: PageOf[R], agent: UUID, limit: int, page: Page[R], since_us: int) -> Steps[Page[R] | None]:
+    """The same with what it lacks from before `since_us`: as far back as that lies if spread evenly; then all.
+
+    None: the agent was forgotten meanwhile, for else there never are fewer. A part of what it had said would be neither
+    what there was nor what there is.
+    """
     placed = page.placed
     for margin in (2, None):
         missing = limit - len(placed)
@@ -123,5 +132,7 @@ def _completed(page_of: PageOf[R], agent: UUID, limit: int, page: Page[R], since
         spread_us = missing * (page.last_us - page.first_us) // page.total
         since_us = 0 if margin is None else max(place[0] - margin * spread_us, 0)
         older = yield page_of(agent, missing, place, since_us)
+        if older.total < page.total:
+            return None
         placed = older.placed + placed
     return page._replace(placed=placed)
