@@ -140,6 +140,24 @@ FROM (
 ) AS steps
 ORDER BY upper DESC, place;
 
+-- name: weeks_without_words
+-- Where the partitions begin that word_index_steps would index, whoever owns them and whether or not somebody is at it.
+SELECT lower
+FROM pg_inherits JOIN pg_class AS part ON part.oid = inhrelid
+     CROSS JOIN LATERAL (
+         SELECT substring(pg_get_expr(part.relpartbound, part.oid) FROM 'FROM \(''([^'']+)''\)')::timestamptz AS lower,
+                substring(pg_get_expr(part.relpartbound, part.oid) FROM 'TO \(''([^'']+)''\)')::timestamptz AS upper
+     ) AS bounds
+WHERE inhparent = to_regclass('conversation_messages')
+  AND upper > coalesce(%(since)s::timestamptz, '-infinity') AND upper <= %(until)s
+  AND pg_relation_size(part.oid) >= %(least)s
+  AND NOT EXISTS (
+      SELECT FROM pg_index AS built JOIN pg_class AS called ON called.oid = built.indexrelid
+      WHERE built.indrelid = part.oid AND called.relname = part.relname || '_words' AND built.indisvalid
+        AND pg_get_expr(built.indexprs, built.indrelid)
+            = format('banshee_document(%%L::regconfig, content)', %(language)s::regconfig::text))
+ORDER BY lower;
+
 -- name: totals_of
 -- An agent's exact totals, and up to which stamp they count.
 SELECT flushed_stamp, total_messages, user_messages, assistant_messages, system_messages, function_messages,

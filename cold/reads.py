@@ -48,6 +48,8 @@ _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 LAST_STAMP = 2**63 - 1
 _NO_ID = UUID(int=0)
 RANKED = 500
+LEAST_INDEXED = 1 << 18
+"""Bytes of a partition below which an index of words would gain nothing: about a thousand messages."""
 
 
 class Query(msgspec.Struct, Generic[T], frozen=True):
@@ -181,6 +183,15 @@ def search(
         "texts": [content for _, content in unflushed],
     }
     return Query("search", params, lambda rows: [(row[0], _found(agent, row)) for row in rows], language)
+
+
+def weeks_without_words(
+    language: str, since: datetime | None, until: datetime, least: int = LEAST_INDEXED
+) -> Query[list[datetime]]:
+    """The weeks that ended in that time and have no index of words in this language, though they are large enough for
+    one; oldest first."""
+    params = {"language": language, "since": since, "until": until, "least": least}
+    return Query("weeks_without_words", params, lambda rows: [lower for (lower,) in rows])
 
 
 def totals_of(agent: UUID) -> Query[Totals]:

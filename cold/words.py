@@ -19,6 +19,7 @@ import psycopg
 
 from banshee_memory.cold.failures import translated
 from banshee_memory.cold.queries import STATEMENTS
+from banshee_memory.cold.reads import LEAST_INDEXED
 from banshee_memory.cold.session import BoundedConnection, connection_arguments, server_of
 from banshee_memory.failpoints import failpoint
 from banshee_memory.settings import Settings
@@ -27,13 +28,11 @@ if TYPE_CHECKING:
     from banshee_memory.cold.client import ColdStore
 
 V = TypeVar("V")
-LEAST = 1 << 18
-"""Bytes of a partition below which an index would gain nothing: about a thousand messages."""
 _CLOSED_FOR = timedelta(hours=1)
 _LONGEST = 3_600.0
 
 
-def build(store: ColdStore, now: datetime, stopped: threading.Event, *, least: int = LEAST) -> Iterator[str]:
+def build(store: ColdStore, now: datetime, stopped: threading.Event, *, least: int = LEAST_INDEXED) -> Iterator[str]:
     """Builds what closed partitions within retention lack, the newest first; gives each statement once it is done.
 
     Returns early when it is `stopped`, also in the middle of a statement.

@@ -23,6 +23,8 @@ _RECOVERIES = 10
 _LATELY = timedelta(days=7)
 _PATIENCE = 60.0
 """Records that are older than this were forgotten by the daemon, however busy it is."""
+_INDEXED_WITHIN = timedelta(hours=8)
+"""A week that has been over for longer was not met by the daemon, which looks for such every six hours."""
 _ALMOST = 0.8
 """So full a shard is soon at its limit."""
 _TYPES = {
@@ -46,6 +48,7 @@ def examine(settings: Settings, hot: HotStore, cold: ColdStore) -> list[Check]:
     checks = list(_connections(health))
     if health.postgres_connected:
         checks += _recoveries(cold)
+        checks.append(_words(settings, cold))
     if health.redis_connected:
         try:
             checks += _redis(settings, hot)
@@ -70,6 +73,22 @@ def _recoveries(cold: ColdStore) -> Iterator[Check]:
     for found in cold.fetch(reads.recoveries(_RECOVERIES)):
         if found.found_at > recent and found.behind_seconds != 0:
             yield Check("recovery", "note", f"{found.found_at:%Y-%m-%d %H:%M:%S} UTC: {found.said}")
+
+
+def _words(settings: Settings, cold: ColdStore) -> Check:
+    """Whether searches find words by an index in each week that is over."""
+    name, now, kept = "words", datetime.now(UTC), settings.message_retention_days
+    since = None if kept is None else now - timedelta(days=kept)
+    try:
+        weeks = cold.fetch(reads.weeks_without_words(settings.search_language, since, now - _INDEXED_WITHIN))
+    except BansheeError as exc:
+        return Check(name, "problem", str(exc))
+    if not weeks:
+        return Check(name, "ok", "each week that is over is indexed, or small")
+    named = ", ".join(f"{week:%Y-%m-%d}" for week in weeks[-3:])
+    more = f" and {len(weeks) - 3} before" if len(weeks) > 3 else ""
+    said = f"no index in {settings.search_language!r} of the weeks from {named}{more}, though they are over: searches"
+    return Check(name, "note", f"{said} read all that was said. Run `banshee migrate --index-words` as their owner")
 
 
 def _milliseconds(seconds: float | None) -> str:

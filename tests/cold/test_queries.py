@@ -59,6 +59,7 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(["event_page", "events_after", "deeds_until", "deed_from"], LIVED),
     **dict.fromkeys(["memory_of", "memory_page", "memory_page_of_all_types", "memories_after"], MEMORY),
     "search": SEARCH,
+    "weeks_without_words": {"language": "english", "since": None, "until": LATER, "least": 0},
     "word_index_steps": {"language": "english", "since": None, "until": LATER, "least": 0},
     **dict.fromkeys(["stored_messages", "stored_events", "stored_states", "stored_memories"], GIVEN),
     **dict.fromkeys(["amend_messages", "superseded_amendments"], AMENDMENT),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from uuid import UUID
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 import redis
 
-from banshee_memory import ConfigurationError, Settings
+from banshee_memory import ConfigurationError, NewMessage, Settings
+from banshee_memory.cold import partitions, words
 from banshee_memory.tiering.doctor import Check, examine
 from tests.hot.raw import Server
 from tests.own_servers import own_database, own_redis
@@ -35,6 +39,16 @@ def tiers(urls: tuple[str, str]) -> Iterator[Tiers]:
     client = Tiers(*urls, SETTINGS)
     yield client
     client.close()
+
+
+@pytest.fixture
+def own_tiers(urls: tuple[str, str], database_url: str) -> Iterator[Tiers]:
+    """With a database of its own, that keeps what was said."""
+    settings = msgspec.structs.replace(SETTINGS, message_retention_days=None)
+    with own_database(database_url, settings) as cold, own_redis(like=urls[0]) as hot:
+        client = Tiers(hot, cold, settings)
+        yield client
+        client.close()
 
 
 @pytest.fixture
@@ -107,3 +121,28 @@ def test_a_library_of_another_version_is_told(tiers: Tiers, server: Server) -> N
     check = checks(tiers)["Lua library"]
     assert check == Check("Lua library", "note", "1.7.0 is loaded, this package ships 1.0.0")
     tiers.hot.load_library()
+
+
+def test_weeks_that_are_over_without_an_index_of_words_are_named(own_tiers: Tiers) -> None:
+    assert checks(own_tiers)["words"].level == "ok"
+    now, agent = datetime.now(UTC), uuid4()
+    for weeks in (0, 3, 4, 5, 6):
+        said = [
+            NewMessage(role="user", content=f"word {n} " * 20, created_at=now - timedelta(weeks=weeks))
+            for n in range(900)
+        ]
+        own_tiers.conversations.save_messages(agent, said)
+    own_tiers.flush()
+    check = checks(own_tiers)["words"]
+    assert check.level == "note"
+    over = [partitions.span(partitions.MESSAGES, now - timedelta(weeks=weeks))[0] for weeks in (5, 4, 3)]
+    assert ", ".join(f"{week:%Y-%m-%d}" for week in over) + " and 1 before" in check.said
+    assert "banshee migrate --index-words" in check.said
+    in_spanish = msgspec.structs.replace(own_tiers.settings, search_language="spanish")
+    assert list(words.build(own_tiers.cold, now, threading.Event()))
+    assert checks(own_tiers)["words"].level == "ok"
+    (check,) = [c for c in examine(in_spanish, own_tiers.hot, own_tiers.cold) if c.name == "words"]
+    assert "'spanish'" in check.said
+    unknown = msgspec.structs.replace(own_tiers.settings, search_language="klingon")
+    (check,) = [c for c in examine(unknown, own_tiers.hot, own_tiers.cold) if c.name == "words"]
+    assert check.level == "problem"
