@@ -1,6 +1,6 @@
 """What updates make of the tables that hold current values, by fillfactor and by when they are vacuumed:
 
-    python bench/churn.py [--days N] [--agents N]
+    python bench/churn.py [--days N] [--agents N] [--worth-alone]
 
 Every agent has a state and ten memories. A day is a hundred flushes, as the drain makes them: of an eighth of the
 agents each says something (so its totals grow) and feels something else; a quarter of them read a memory, which counts
@@ -8,6 +8,9 @@ the access, a quarter replace one. After each flush a table is vacuumed if as ma
 waits for, by its scale factor; autovacuum itself is off, since it goes by the clock. Prints, per table, the share of
 updates that needed no new entry in an index (HOT), the size of the table and of its indexes, how often its parts were
 vacuumed, and how many records a second the flushes carried (the median).
+
+`--worth-alone`: instead, with the tables as they are migrated, what it makes of memories that their index is of their
+worth alone, without their last access; and what reading the first 20 memories of a type takes (the median).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from banshee_memory.cold import partitions
+from banshee_memory.cold import partitions, reads
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import Batch, MemoryRow, MessageRow, StateRow
 from banshee_memory.cold.migrate import migrate
@@ -46,6 +49,15 @@ _LEAVES = """SELECT relid::regclass::text FROM pg_partition_tree(%s) WHERE islea
     UNION SELECT %s WHERE NOT EXISTS (SELECT FROM pg_partition_tree(%s) WHERE level > 0)"""
 _TOLD = """SELECT sum(n_tup_upd), sum(n_tup_hot_upd), sum(pg_relation_size(relid)), sum(pg_indexes_size(relid)),
     sum(vacuum_count) FROM pg_stat_user_tables WHERE relid = ANY (%s::regclass[])"""
+_WORTH_ALONE = """DROP INDEX memory_records_by_worth;
+    CREATE INDEX memory_records_by_worth ON memory_records (agent_id, memory_type, importance DESC) WHERE NOT deleted"""
+_REMEMBER = """INSERT INTO memory_records (agent_id, memory_type, key, data, importance, access_count, last_accessed,
+        created_at, updated_at, tags, stamp)
+    SELECT %s, 'fact', 'key ' || n, '{"what": "is known"}', n %% %s / 10.0, 0, now() - random() * interval '30 days',
+        now(), now(), '{}', 1
+    FROM generate_series(1, %s) AS n"""
+_LISTED = ((10, 1), (2_000, 10), (2_000, 1))
+"""So many memories of one type, of so many worths. (Sessions are memories of one worth.)"""
 _DUE = """SELECT relid::regclass::text FROM pg_stat_user_tables JOIN pg_class ON oid = relid
     WHERE relid = ANY (%s::regclass[]) AND n_dead_tup > %s + %s * greatest(reltuples, 0)"""
 
@@ -150,8 +162,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=5)
     parser.add_argument("--agents", type=int, default=4_000)
+    parser.add_argument("--worth-alone", action="store_true")
     asked = parser.parse_args()
     pin()
+    if asked.worth_alone:
+        for change in ("", _WORTH_ALONE):
+            for line in measured(Choice(None, 0.05), asked.days, asked.agents, change):
+                print(f"| {'worth alone' if change else 'as migrated'} {line}", flush=True)
+        return
     print("| fillfactor, scale factor | table | HOT | table | indexes | vacuums | records/s |", flush=True)
     print("|---|---|---:|---:|---:|---:|---:|", flush=True)
     for choice in CHOICES:
@@ -159,11 +177,14 @@ def main() -> None:
             print(f"| {choice} {line}", flush=True)
 
 
-def measured(choice: Choice, days: int, agents: int) -> Iterator[str]:
-    """The lines of one choice."""
+def measured(choice: Choice, days: int, agents: int, change: str | None = None) -> Iterator[str]:
+    """The lines of one choice. `change`: to the schema; then it is told, too, what listing memories takes."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, start(Path(folder)) as servers:
         migrate(servers.database_url, SETTINGS)
         store = ColdStore(servers.database_url, SETTINGS)
+        if change:
+            with store.connection() as connection:
+                connection.execute(change.encode())
         leaves = {table: _leaves(store, table) for table in TABLES}
         _set(store, [leaf for each in leaves.values() for leaf in each], choice)
         life = Life(store, agents)
@@ -181,7 +202,22 @@ def measured(choice: Choice, days: int, agents: int) -> Iterator[str]:
             share = f"{hot / updated:.0%}" if updated else ""
             rate = f"{statistics.median(rates):,.0f}" if table == TABLES[0] else ""
             yield f"| `{table}` | {share} | {size / 2**20:.1f} MiB | {indexes / 2**20:.1f} MiB | {vacuums} | {rate} |"
+        if change is not None:
+            yield from _listed(store)
         store.close()
+
+
+def _listed(store: ColdStore) -> Iterator[str]:
+    for number, (memories, worths) in enumerate(_LISTED):
+        with store.connection() as connection:
+            connection.execute(_REMEMBER.encode(), [UUID(int=number), worths, memories])
+            connection.execute("ANALYZE memory_records")
+        page, spent = reads.memory_page(UUID(int=number), "fact", START_US, 20), []
+        for _ in range(500):
+            began = perf_counter()
+            store.fetch(page)
+            spent.append(perf_counter() - began)
+        yield f"| 20 of {memories:,} memories of {worths} worths | {statistics.median(spent) * 1e6:,.0f} µs |"
 
 
 def _leaves(store: ColdStore, table: str) -> list[str]:

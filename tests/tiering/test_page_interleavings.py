@@ -142,3 +142,31 @@ def test_an_agent_that_is_forgotten_between_them(tiers: Tiers, intruder: Tiers, 
         seen = [said.id for said in page]
         assert seen in ([], ids[COLD:], ids[SEEN[name]])
         assert read(tiers, name, guess, agent, ids) == []
+
+
+def test_a_session_that_is_flushed_while_it_is_counted(tiers: Tiers, intruder: Tiers) -> None:
+    """Its totals are of one look at PostgreSQL's stamp: what is flushed after it counts as what Redis had."""
+    for at in count():
+        agent, flushed = uuid4(), list[Any]()
+
+        def flush(agent: UUID = agent, flushed: list[Any] = flushed) -> None:
+            flushed.append(intruder.flush(agent))
+
+        session = tiers.sessions.start_session(agent)
+        said = [NewMessage(role="user", content="word", tokens_used=2, session_id=session.id) for _ in range(3)]
+        long_ago = NewMessage(
+            role="user", content="late", created_at=NOW - WEEK * 9, session_id=session.id, tokens_used=2
+        )
+        tiers.conversations.save_messages(agent, said)
+        tiers.evict(agent)
+        # Outside of the times between which all lies that PostgreSQL has by now.
+        tiers.conversations.save_messages(agent, [*said[:1], long_ago])
+        tiers.between = partial(intruded, at=at, action=flush)
+        try:
+            ended = tiers.sessions.end_session(agent, session.id)
+        finally:
+            tiers.between = lambda steps: steps
+        assert (ended.total_messages, ended.total_tokens_used) == (5, 10), at
+        if not flushed:
+            assert at > 5
+            return
