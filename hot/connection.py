@@ -65,9 +65,10 @@ class Connection:
         """Sends a command and gives its reply; an error of the server as a `ServerError`. LostError: it is closed.
 
         Where the bytes are several commands, so many `replies` are a list."""
+        packed = command if type(command) is bytes else pack(command)
         try:
             try:
-                self._send(command if type(command) is bytes else pack(command))
+                self._send(packed)
             except ConnectionError as exc:
                 self.close()
                 raise UnsentError(str(exc)) from exc
@@ -97,8 +98,8 @@ class Connection:
 
     def ask_all(self, commands: Sequence[tuple[Any, ...] | bytes]) -> list[Any]:
         """Sends commands in one packet and gives all replies, errors among them."""
+        packed = b"".join(map(pack, commands))
         try:
-            packed = b"".join(map(pack, commands))
             try:
                 sent = self._socket.send(packed)
             except ConnectionError as exc:

@@ -153,24 +153,31 @@ class Multiplexer(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Gives each reply that is whole to who is first in the queue."""
-        reader, waiting = self._reader, self._waiting
+        waiting = self._waiting
         before = len(waiting)
         try:
-            reader.feed(self._buffer, 0, nbytes)
-            gets = reader.gets
-            while (reply := gets()) is not INCOMPLETE:
-                waiter = waiting[0]
-                if type(waiter) is _Batch:
-                    self._add(waiter, reply)
-                else:
-                    waiting.popleft()
-                    if not waiter.done():
-                        waiter.set_result(reply)  # type: ignore[union-attr]
+            self._reader.feed(self._buffer, 0, nbytes)
+            self._give()
         except LOSSES as exc:
             self.end(f"it sent {MORE}" if isinstance(exc, IndexError) else f"it sent what is no reply ({exc})")
         self._answered += before - len(waiting)
         if self.retired and not waiting:
             self.end("it was retired")
+
+    def _give(self) -> None:
+        waiting, gets = self._waiting, self._reader.gets
+        while waiting:
+            if (reply := gets()) is INCOMPLETE:
+                return
+            waiter = waiting[0]
+            if type(waiter) is _Batch:
+                self._add(waiter, reply)
+            else:
+                waiting.popleft()
+                if not waiter.done():
+                    waiter.set_result(reply)  # type: ignore[union-attr]
+        if self._reader.has_data():  # the first half of what nobody waits for would begin the reply to the next call
+            raise IndexError(MORE)
 
     def _add(self, batch: _Batch, reply: Any) -> None:
         batch.replies.append(reply)

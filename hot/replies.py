@@ -44,8 +44,9 @@ def _text_of(word: bytes) -> str | bytes:
 
 MORE = "more than was asked for"
 
-LOSSES: Final = (OSError, hiredis.ProtocolError, IndexError)
-"""What sending and receiving raise: no connection, bytes that are no reply, or a reply that nobody waits for."""
+LOSSES: Final = (OSError, hiredis.ProtocolError, IndexError, TypeError)
+"""What sending and receiving raise: no connection, bytes that are no reply, a reply that nobody waits for, or a map one
+of whose keys is a list."""
 
 
 def new_reader() -> Any:

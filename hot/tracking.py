@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hiredis import ProtocolError
+
 from banshee_memory.errors import ConfigurationError
 from banshee_memory.hot import connection
 from banshee_memory.hot.cache import ABSENT, Cache, Marked, Told, told_by
@@ -41,12 +43,15 @@ def check_tracked(replies: Sequence[Any]) -> None:
 
 
 def heed(cache: Cache, said: Any) -> None:
-    """What follows from what the server says by itself."""
+    """What follows from what the server says by itself. ProtocolError: that is nothing that one says."""
     if said[0] == b"invalidate":
-        if said[1] is None:
+        keys = said[1]
+        if keys is None:
             cache.empty()  # so is the server
+        elif isinstance(keys, list) and all(isinstance(key, bytes) for key in keys):
+            cache.drop(keys)
         else:
-            cache.drop(said[1])
+            raise ProtocolError(f"{keys!r} are no keys")
 
 
 class _Line:
