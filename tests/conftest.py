@@ -8,7 +8,43 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.own_servers import drop_patterns
 from tests.servers import USERS_VARIABLES, Urls, servers
+
+LONGEST = (
+    "test_interleavings",
+    "test_meld",
+    "test_crash_points",
+    "test_recovery",
+    "test_forgetting_races",
+    "test_endpoints",
+    "test_takeover",
+    "test_daemon",
+    "test_ends",
+    "test_model",
+    "test_simulator",
+    "test_multiplexer",
+    "test_streams",
+    "test_every_await",
+    "test_restored_database",
+    "test_flush_races",
+    "test_failure_table",
+    "test_kills",
+    "test_failover",
+    "test_memories",
+    "test_idempotency",
+    "test_hostile",
+    "test_hindsight",
+    "test_instructions",
+)
+"""The files that take longest, the longest first. Side by side with others they begin first, whatever their number of
+tests: who begins one of them last is waited for by all who have ended."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def pytest_configure() -> None:
@@ -30,6 +66,7 @@ def server_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Urls]:
     """Both servers, from where `tests.servers` says, running until the session ends."""
     with servers(tmp_path_factory.mktemp("servers")) as urls:
         yield urls
+        drop_patterns()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import banshee_memory
@@ -11,11 +12,12 @@ PACKAGE = Path(banshee_memory.__file__).parent
 LAYERS = ("tiering", "hot", "cold")
 
 
-def failpoints() -> list[str]:
+@cache
+def failpoints() -> tuple[str, ...]:
     """The name of every failpoint, in order; a name that is no literal, or is given to two, is an error."""
     names = [name for path in _sources() for name in _named_in(path)]
     assert len(names) == len(set(names)), "two failpoints have one name"
-    return sorted(names)
+    return tuple(sorted(names))
 
 
 def _sources() -> list[Path]:
