@@ -95,7 +95,7 @@ KINDS = {
     "a date that is none": Kind(logged(lambda keys: b"M" + keys.agent.bytes, NEVER), "message", "NaN"),
     "NUL in a message": Kind(message(said("a\0b")), "message", "NUL"),
     "NUL in metadata": Kind(message(said("x", metadata={"a": "b\0c"})), "message", "22P05"),
-    "text that is no UTF-8": Kind(message(said("abc").replace(b"abc", b"a\xffc")), "message", "utf-8"),
+    "text that is no UTF-8": Kind(message(said("abc").replace(b"abc", b"a\xffc")), "message", "UTF-8"),
     "JSON too deep to be read": Kind(message(deep(20_000)), "message", "message:"),
     "an unknown role": Kind(message(said("x", role="boss")), "message", "role"),
     "negative tokens": Kind(message(said("x", tokens=-1)), "message", "tokens"),
@@ -164,7 +164,7 @@ def test_it_is_a_dead_letter_and_what_is_around_it_is_cold(tiers: Tiers, flushed
     agent, expected = flushed.agents[name], KINDS[name]
     letter = letter_of(flushed, name)
     assert letter.kind == expected.kind
-    assert expected.reason in letter.reason
+    assert expected.reason.casefold() in letter.reason.casefold(), "decoders write it in one case or the other"
     assert letter.reason
     tiers.drop(agent)
     assert [m.content for m in tiers.conversations.get_history(agent)] == ["before", "after"]
