@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def assert_clean_is_cold(world: World) -> None:
     """A key has a TTL only if all of it is in PostgreSQL."""
     with world.quiet():
-        for life in world.lives:
+        for life in world.everyone:
             _CleanKeys(world, life).check()
 
 
@@ -105,11 +105,11 @@ def assert_healed(world: World) -> None:
     _assert_nothing_waits(world)
     assert_clean_is_cold(world)
     _compare_all(world, "flushed")
-    for life in world.lives:
+    for life in world.everyone:
         evicted = _run(world, world.deeds.evict(life))
         assert evicted.kept == 0, f"{life.label} keeps {evicted.kept} keys in Redis with nothing unflushed"
     _compare_all(world, "cold")
-    for life in world.lives:
+    for life in world.everyone:
         _run(world, world.deeds.rehydrate(life))
     _compare_all(world, "rehydrated")
     assert_clean_is_cold(world)
@@ -134,6 +134,7 @@ def _compare_all(world: World, where: str) -> None:
             _compare(world, life)
         except AssertionError as exc:
             raise AssertionError(f"{life.label}, {where}: {exc}") from exc
+    world.thorns.compare(world, where)
 
 
 def _compare(world: World, life: Life) -> None:

@@ -1,4 +1,4 @@
-"""The code broken on purpose, in five ways: a simulation that does not notice is too weak.
+"""The code broken on purpose, in seven ways: a simulation that does not notice is too weak.
 
 Each names the text that it replaces, so one that no longer breaks anything fails for that.
 """
@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 from banshee_memory.cold.queries import STATEMENTS, Statement
 from banshee_memory.hot import library
+from banshee_memory.tiering.batch import Load
 from banshee_memory.tiering.drain import Drain
 
 
@@ -85,6 +86,17 @@ def version_check_removed() -> AbstractContextManager[None]:
     return _statement("store_staged", {"excluded.stamp > stored.stamp": "true"})
 
 
+def letter_torn_up() -> AbstractContextManager[None]:
+    """A letter that is to be tried again goes, and the log never hears of it."""
+    again = "enter(list, log, letter.kind, letter.agent, entry, at, nil, id_like(log, letter.seq))"
+    return _lua({again: ""})
+
+
+def expired_ones_stay_in_their_list() -> AbstractContextManager[None]:
+    """What is beyond retention when it is carried is not stored, and Redis is not told to let go of it."""
+    return _method(Load, "_leaving", {"entry.id in self.dead or entry.id in self.expired": "entry.id in self.dead"})
+
+
 MUTATIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     mutation.__name__: mutation
     for mutation in (
@@ -93,5 +105,7 @@ MUTATIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
         tombstone_dropped,
         lease_ignored,
         version_check_removed,
+        letter_torn_up,
+        expired_ones_stay_in_their_list,
     )
 }

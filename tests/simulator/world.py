@@ -35,11 +35,12 @@ from tests.simulator.failover import Survivors, follow, snapshot, survivors
 from tests.simulator.life import Life
 from tests.simulator.servers import Servers
 from tests.simulator.stores import CutColdStore, CutHotStore
+from tests.simulator.thorns import RETENTION_DAYS, plant, thorny
 
 SETTINGS = Settings(
     message_cap=3,
     event_cap=3,
-    message_retention_days=None,
+    message_retention_days=RETENTION_DAYS,
     event_retention_days=None,
     shards=2,
     flush_batch=24,
@@ -171,12 +172,13 @@ class World:
         self.troubles = 0
         """Counts what excuses an error: cut connections, servers that are away or full, keys that Redis let go of."""
         self.now = self.latest = to_us(datetime.now(UTC) - BEGINNING)
-        self._operations = Operations(settings)
-        self._operations.is_server_time = False
+        self.operations = Operations(settings)
+        self.operations.is_server_time = False
         levels = (Durability.HOT, Durability.SYNCED if servers.redis.can_sync else Durability.HOT)
-        self.deeds = Deeds(self._operations, self.random, lambda: self.now, levels)
+        self.deeds = Deeds(self.operations, self.random, lambda: self.now, levels)
         # Agents of their own for every seed, and as many on each shard.
         self.lives = [Life(UUID(int=self.random.getrandbits(96) << 32 | n), f"a{n}") for n in range(AGENTS)]
+        self.thorns = thorny(self.random.getrandbits(96) << 32 | AGENTS, settings)
         self._actors: list[Client | Daemon] = [Client(self, f"client {n}") for n in range(CLIENTS)]
         self._actors += [Daemon(self, f"daemon {n}") for n in range(DAEMONS)]
         self._depth = 0
@@ -207,9 +209,16 @@ class World:
 
     def a_deed(self) -> Deed:
         """What a client does next."""
+        if self.random.random() < 0.07:
+            return self.thorns.deed(self)
         # Few agents are the busy ones, so that clients meet.
         life = self.random.choices(self.lives, [6, 3, 2, 1])[0]
         return self.deeds.any(life)
+
+    @property
+    def everyone(self) -> list[Life]:
+        """All agents."""
+        return [*self.lives, self.thorns.life]
 
     @property
     def is_at_top(self) -> bool:
@@ -228,7 +237,7 @@ class World:
 
     def ask(self, operation: Callable[[Operations], AnyOperation[Any]]) -> Any:
         """What an operation gives, all at once."""
-        return drive(operation(self._operations).steps, self.hot, self.cold)
+        return drive(operation(self.operations).steps, self.hot, self.cold)
 
     # --- the schedule ---
 
@@ -357,6 +366,7 @@ class World:
             (self._fill, 1),
             (self._make_room, 1),
             (self._rush_ids, 0.5),
+            (self._refuse, 2),
             (self._lag, 3) if self._may_lag else (self._fail_over, 3 * self._has_lagged),
         ]
         self.random.choices([fault for fault, _ in faults], [weight for _, weight in faults])[0]()
@@ -364,7 +374,7 @@ class World:
     def _let_go(self) -> None:
         """Redis evicts keys that have a TTL: some, or all."""
         client, share = self.servers.redis.client, self.random.choice((0.3, 1.0))
-        for key in sorted(key for life in self.lives for key in client.keys(f"banshee:{{*:{life.id}*")):
+        for key in sorted(key for life in self.everyone for key in client.keys(f"banshee:{{*:{life.id}*")):
             if client.pttl(key) >= 0 and self.random.random() < share:
                 client.delete(key)
         self.tell(f"redis lets go of {share:.0%}")
@@ -457,6 +467,9 @@ class World:
             client.execute_command("XSETID", log, f"{ms + 5_000}-0")
         self.tell(f"the ids of shard {shard} rush ahead")
 
+    def _refuse(self) -> None:
+        self.thorns.refuse(self, thorns=self.random.random() < 0.6)
+
     def _lag(self) -> None:
         waiting = sum(self.servers.redis.client.xlen(keys.log) for keys in map(shard_keys, range(self.settings.shards)))
         if waiting < MUCH:
@@ -468,6 +481,7 @@ class World:
         else:
             self.servers.redis.lag()
         self._then, self._lags_since = snapshot(self.lives), len(self.trace)
+        self.thorns.lag()
 
     @property
     def _has_lagged(self) -> bool:
@@ -482,6 +496,7 @@ class World:
         self.troubles += 1
         with self.quiet():
             self._survivors = [survivors(self, then) for then in self._then]
+            self.thorns.fail_over(self)
         self._then = None
         self._is_urgent = True
         if self._goes_back:
@@ -526,6 +541,7 @@ class World:
                     self._at = actor
                     actor.finish()
             self._at = None
+            self.thorns.heal(self)
             assert_healed(self)
 
 
@@ -549,10 +565,11 @@ def _prepare(hot: CutHotStore, cold: CutColdStore) -> None:
     """What is done but once in the life of servers is done before, so that a seed finds the same wherever it runs."""
     hot.load_library()
     Recoverer(cold.settings, hot, cold).admit()
+    plant(cold)
     now, day = to_us(datetime.now(UTC)), 86_400_000_000
     with cold.connection() as connection:
         partitions.ensure(connection, partitions.EVENTS, range(now, now + 5 * day, day))
-        old = now - to_us(EPOCH + BEGINNING) - 5 * day
+        old = now - to_us(EPOCH + BEGINNING) - (RETENTION_DAYS + 10) * day
         partitions.ensure(connection, partitions.MESSAGES, range(old, now + 5 * day, day))
 
 
