@@ -18,7 +18,7 @@ from typing import Any
 from banshee_memory.cold.migrate import migrate
 from banshee_memory.settings import Settings
 from tests.postgres_servers import PostgresServer
-from tests.redis_servers import Front, RedisServer
+from tests.redis_servers import Redises, RedisServer, copied, restored
 from tests.servers import programs
 
 _MEMORY = Path("/dev/shm")
@@ -29,23 +29,20 @@ def folder() -> Any:
     return tempfile.TemporaryDirectory(prefix="simulator-", dir=_MEMORY if _MEMORY.is_dir() else None)
 
 
-class Redises:
+class Succession:
     """A Redis under one URL, and another that follows it and can take its place."""
 
-    def __init__(self, program: Path, home: Path) -> None:
-        self._program = program
-        self._home = home
-        self._front = Front(home / "redis")
-        self._count = 0
-        self.primary = self._new()
-        self._replica = self._new()
-        self._front.lead_to(self.primary)
+    def __init__(self, every: Redises) -> None:
+        self._every = every
+        self._kept: Path | None = None
+        self.primary, self._replica = self._new(), self._new()
+        every.front.lead_to(self.primary)
         self.keep_up()
 
     @property
     def url(self) -> str:
         """Where whoever is the primary answers."""
-        return self._front.url
+        return self._every.front.url
 
     @property
     def client(self) -> Any:
@@ -66,50 +63,37 @@ class Redises:
         """The primary dies; the replica takes its place as it was when it began to lag. Another begins to follow it."""
         self.primary.kill()
         self.primary, self._replica = self._replica, self._new()
-        self._front.lead_to(self.primary)
+        self._every.front.lead_to(self.primary)
         self.keep_up()
 
     def keep_file(self) -> None:
         """What the primary has on its disk now is kept beside it."""
         self._forget_file()
-        shutil.copytree(self.primary.files, self._kept)
+        self._kept = copied(self.primary)
 
     def go_back(self) -> None:
         """The primary dies, and comes back on the file that was kept."""
-        self.primary.kill()
-        shutil.rmtree(self.primary.files)
-        self._kept.rename(self.primary.files)
-        self.primary.start()
-
-    @property
-    def _kept(self) -> Path:
-        return self._home / "kept"
-
-    def _forget_file(self) -> None:
-        shutil.rmtree(self._kept, ignore_errors=True)
+        restored(self.primary, self._kept)
 
     def keep_up(self) -> None:
         """The replica follows the primary, or does so again."""
         self._forget_file()
         self._replica.client.replicaof("127.0.0.1", str(self.primary.port))
 
-    def kill(self) -> None:
-        """Both."""
-        self._replica.kill()
-        self.primary.kill()
+    def _forget_file(self) -> None:
+        if self._kept is not None:
+            shutil.rmtree(self._kept)
+            self._kept = None
 
     def _new(self) -> RedisServer:
-        self._count += 1
-        server = RedisServer(self._program, self._home / str(self._count), maxmemory_policy="volatile-lru")
-        server.start()
-        return server
+        return self._every.new(maxmemory_policy="volatile-lru")
 
 
 @dataclass(frozen=True)
 class Servers:
     """Both."""
 
-    redis: Redises
+    redis: Succession
     postgres: PostgresServer
     database_url: str
 
@@ -122,7 +106,7 @@ def servers(settings: Settings) -> Iterator[Servers]:
         try:
             database_url = postgres.begin()
             migrate(database_url, settings)
-            yield Servers(redises, postgres, database_url)
+            yield Servers(Succession(redises), postgres, database_url)
         finally:
             redises.kill()
             postgres.end()

@@ -9,6 +9,7 @@ import pytest
 
 from banshee_memory.settings import MemoryPolicy, Settings
 from tests.own_servers import CLOCK, own_database, own_redis
+from tests.redis_servers import Redises, RedisServer, redises
 from tests.tiers import Tiers
 
 SETTINGS = Settings(
@@ -43,6 +44,21 @@ def intruder(own_urls: tuple[str, str]) -> Iterator[Tiers]:
     client = Tiers(*own_urls, SETTINGS, clock=CLOCK)
     yield client
     client.close()
+
+
+@pytest.fixture
+def servers(redis_url: str) -> Iterator[Redises]:
+    """Servers of Redis to be killed, and one address in front of them."""
+    with redises(redis_url) as every:
+        yield every
+
+
+@pytest.fixture
+def server(servers: Redises) -> RedisServer:
+    """The one that clients are led to."""
+    only = servers.new()
+    servers.front.lead_to(only)
+    return only
 
 
 @pytest.fixture

@@ -11,45 +11,23 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from banshee_memory import AsyncMemoryPlugin, Emotion, EmotionalState, MemoryPlugin, Settings
+from banshee_memory import AsyncMemoryPlugin, Emotion, MemoryPlugin
 from banshee_memory.cold.drain import Batch, StateRow
 from banshee_memory.failpoints import armed
 from banshee_memory.hot import calls, wire
-from banshee_memory.hot.keys import agent_keys, shard_of
+from banshee_memory.hot.keys import agent_keys
 from banshee_memory.operations import Operations
 from banshee_memory.tiering.steps import Step, Steps, drive, relayed
 from tests.own_servers import own_database
-from tests.redis_servers import Redises, RedisServer, copied, redises, restored
-from tests.tiering.lives import HAPPENED, STEADY, everything
-
-SETTINGS = Settings(shards=2, message_cap=3, event_cap=3, message_retention_days=None, event_retention_days=None)
+from tests.redis_servers import Redises, RedisServer, copied, restored
+from tests.tiering.another_redis import SETTINGS, agent_in, live
+from tests.tiering.lives import everything
 
 
 @pytest.fixture(scope="module")
 def database(database_url: str) -> Iterator[str]:
     with own_database(database_url, SETTINGS) as url:
         yield url
-
-
-@pytest.fixture
-def servers(redis_url: str) -> Iterator[Redises]:
-    with redises(redis_url) as every:
-        yield every
-
-
-def agent_in(shard: int) -> UUID:
-    """An agent of that shard."""
-    return next(agent for agent in iter(uuid4, None) if shard_of(agent, SETTINGS.shards) == shard)
-
-
-def live(memory: MemoryPlugin, agent: UUID, word: str) -> None:
-    """Something of each kind."""
-    felt = len(word) / 64
-    memory.emotions.save_state(agent, EmotionalState({Emotion.JOY: felt}, dict(STEADY)))
-    memory.conversations.save_message(agent, "user", f"{word} word", tokens_used=2)
-    memory.emotions.save_event(agent, HAPPENED, {Emotion.HOPE: felt}, mode="set")
-    memory.memories.store_memory(agent, "fact", "k", word)
-    memory.memories.store_memory(agent, "fact", word, word)
 
 
 class Fate(NamedTuple):

@@ -16,11 +16,10 @@ from banshee_memory.hot import calls, wire
 from banshee_memory.hot.keys import agent_keys
 from banshee_memory.tiering.drain import Drain
 from tests.own_servers import own_database
-from tests.redis_servers import Redises, RedisServer, copied, redises, restored
+from tests.redis_servers import Redises, RedisServer, copied, restored
+from tests.tiering.another_redis import AWAY, SETTINGS, agent_in, live
 from tests.tiering.lives import HAPPENED, STEADY, everything
-from tests.tiering.test_failover import SETTINGS, agent_in, live
 
-AWAY = "postgresql://nobody@/nothing?host=/nonexistent"
 FELT = {"joy": 0.5}
 FLUSHES: dict[str, Callable[[MemoryPlugin, UUID], object]] = {
     "a flush": lambda memory, agent: memory.flush(),
@@ -33,20 +32,6 @@ FLUSHES: dict[str, Callable[[MemoryPlugin, UUID], object]] = {
 def database(database_url: str) -> Iterator[str]:
     with own_database(database_url, SETTINGS) as url:
         yield url
-
-
-@pytest.fixture
-def servers(redis_url: str) -> Iterator[Redises]:
-    with redises(redis_url) as every:
-        yield every
-
-
-@pytest.fixture
-def server(servers: Redises) -> RedisServer:
-    """The one that clients are led to."""
-    only = servers.new()
-    servers.front.lead_to(only)
-    return only
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from banshee_memory import (
     HotStoreUnavailable,
     MemoryPlugin,
     Receipt,
-    Settings,
 )
 from banshee_memory.failpoints import armed
 from banshee_memory.hot import calls, connection
@@ -31,32 +30,15 @@ from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import ShardKeys, agent_keys, shard_keys
 from tests.failpoints import failpoints
 from tests.own_servers import own_database
-from tests.redis_servers import Redises, RedisServer, free_port, redises
+from tests.redis_servers import Redises, RedisServer, free_port
+from tests.tiering.another_redis import AWAY, SETTINGS, agent_in, live
 from tests.tiering.lives import everything
-from tests.tiering.test_failover import agent_in, live
-
-SETTINGS = Settings(shards=2, message_cap=3, event_cap=3, message_retention_days=None, event_retention_days=None)
-AWAY = "postgresql://nobody@/nothing?host=/nonexistent"
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[str]:
     with own_database(database_url, SETTINGS) as url:
         yield url
-
-
-@pytest.fixture
-def servers(redis_url: str) -> Iterator[Redises]:
-    with redises(redis_url) as every:
-        yield every
-
-
-@pytest.fixture
-def server(servers: Redises) -> RedisServer:
-    """The server that clients are led to."""
-    only = servers.new()
-    servers.front.lead_to(only)
-    return only
 
 
 @pytest.fixture
