@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -17,7 +18,7 @@ from banshee_memory.cold.migrate import migrate
 from banshee_memory.settings import Settings
 from tests.postgres_servers import PostgresServer
 from tests.redis_servers import RedisServer
-from tests.servers import program_of, programs
+from tests.servers import program_of, programs, until
 
 CLOCK = Path(__file__).with_name("clock.lua").read_text()
 """The clock of the test build of the Lua library: time stands at the key `CLOCK_KEY`, where that is set."""
@@ -69,6 +70,21 @@ def make_logs(client: redis.Redis) -> None:
         log = f"banshee:{{{shard}}}:log"
         client.xadd(log, {"k": ""}, id="0-1")
         client.xdel(log, "0-1")
+
+
+def throw_out(connection: psycopg.Connection[Any], *, name: str = "", pid: int = 0) -> None:
+    """Ends the sessions of that database, or the one of that process, and returns when they are gone."""
+    found = "SELECT pid FROM pg_stat_activity WHERE datname = %s OR pid = %s"
+    pids = [row[0] for row in connection.execute(found, [name, pid])]
+
+    def are_gone() -> bool:
+        # One that is only just starting may not hear it the first time.
+        left = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ANY(%s::integer[])", [pids]
+        )
+        return not left.fetchall()
+
+    until(are_gone)
 
 
 @contextmanager

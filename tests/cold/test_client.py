@@ -22,6 +22,7 @@ from banshee_memory.cold.client import AsyncColdStore, ColdStore
 from banshee_memory.errors import BansheeError, ColdStoreUnavailable, ConfigurationError, IncompatibleSchema
 from banshee_memory.settings import Settings
 from tests.cold.making import batch_of, message, write
+from tests.own_servers import throw_out
 
 SLEEP = "SELECT pg_sleep(600)"
 PING = reads.server_version()
@@ -60,27 +61,15 @@ def closed_database(url: str, server: str) -> Iterator[None]:
     name = conninfo_to_dict(url)["dbname"]
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        _throw_out(connection, str(name))
+        throw_out(connection, name=str(name))
         yield
         connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
 
 
-def throw_out(url: str, server: str) -> None:
+def throw_all_out(url: str, server: str) -> None:
     """Breaks every connection to the database: a server that was restarted."""
     with psycopg.connect(server, autocommit=True) as connection:
-        _throw_out(connection, str(conninfo_to_dict(url)["dbname"]))
-
-
-def _throw_out(connection: psycopg.Connection[Any], name: str) -> None:
-    pids = connection.execute("SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = %s", [name]).fetchall()[0][0]
-    # One that is only just starting may not hear it the first time.
-    for _ in range(30):
-        connection.execute("SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE pid = ANY(%s)", [pids])
-        left = "SELECT pid, backend_type, state, wait_event, query FROM pg_stat_activity WHERE pid = ANY(%s)"
-        stays = connection.execute(left, [pids]).fetchall()
-        if not stays:
-            return
-    pytest.fail(f"they do not go: {stays}")
+        throw_out(connection, name=str(conninfo_to_dict(url)["dbname"]))
 
 
 @BOTH
@@ -135,10 +124,10 @@ def test_broken_connections_are_replaced_without_a_word(
 ) -> None:
     said = message(agent)
     write(store, said)
-    throw_out(url, database_url)
+    throw_all_out(url, database_url)
     assert store.fetch(reads.message_page(agent, 5)).placed == [said]
     assert store.ping().seconds > 0
-    throw_out(url, database_url)
+    throw_all_out(url, database_url)
     assert write(store, said, message(agent, 1)).messages == 1
 
 
@@ -159,7 +148,7 @@ def test_an_async_store_recovers_when_the_server_is_back(url: str, database_url:
     async def live() -> None:
         store = AsyncColdStore(url, settings)
         await asyncio.gather(*(store.fetch(PING) for _ in range(8)))
-        await asyncio.to_thread(throw_out, url, database_url)
+        await asyncio.to_thread(throw_all_out, url, database_url)
         assert await store.fetch(PING)
         closing = closed_database(url, database_url)
         await asyncio.to_thread(closing.__enter__)

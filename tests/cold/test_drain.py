@@ -31,6 +31,7 @@ from tests.cold.making import (
     tombstone,
     write,
 )
+from tests.own_servers import throw_out
 
 
 def test_writing_again_changes_and_counts_nothing(store: ColdStore, agent: UUID) -> None:
@@ -319,5 +320,5 @@ def _lose_connection(store: ColdStore, agent: UUID, then: Callable[[Drain], None
         drain.write(batch_of(message(agent)))
         pid = drain._connection.info.backend_pid
         with store.connection() as other:
-            assert other.execute("SELECT pg_terminate_backend(%s::integer, 10000)", [pid]).fetchall() == [(True,)]
+            throw_out(other, pid=pid)
         then(drain)

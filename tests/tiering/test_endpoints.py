@@ -33,7 +33,7 @@ from banshee_memory import (
 from banshee_memory.tiering.endpoints import address_of, listening
 from banshee_memory.tiering.watch import OBSERVE_EVERY, HotSight, JobWatch, Watch
 from tests.banshee import ran, started
-from tests.own_servers import own_database, own_redis
+from tests.own_servers import own_database, own_redis, throw_out
 
 SETTINGS = Settings()
 SECRET = "what nobody may read in a metric"
@@ -247,7 +247,7 @@ def allow_connections(server: str, database: str, *, allowed: bool) -> None:
         words = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
         connection.execute(words.format(sql.Identifier(str(name)), sql.Literal(allowed)))
         if not allowed:
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            throw_out(connection, name=str(name))
 
 
 def test_a_schema_that_is_newer_is_not_ready(redis_url: str, database_url: str) -> None:

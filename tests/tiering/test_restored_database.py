@@ -16,9 +16,9 @@ from banshee_memory import MemoryPlugin, Settings
 from banshee_memory.failpoints import armed
 from banshee_memory.hot.keys import shard_of
 from banshee_memory.tiering.drain import Drain
-from tests.own_servers import own_database, own_redis
+from tests.own_servers import own_database, own_redis, throw_out
+from tests.tiering.another_redis import live
 from tests.tiering.lives import everything
-from tests.tiering.test_failover import live
 
 SETTINGS = Settings(shards=2, message_cap=50, event_cap=50, message_retention_days=None, event_retention_days=None)
 
@@ -49,7 +49,7 @@ def backed_up(database: str, database_url: str) -> Iterator[Callable[[], Callabl
     copy, lost = f"{name}_copy", f"{name}_lost"
 
     def run(connection: psycopg.Connection[object], words: str, *names: str) -> None:
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        throw_out(connection, name=name)
         connection.execute(sql.SQL(words).format(*map(sql.Identifier, names)))
 
     with psycopg.connect(database_url, autocommit=True) as connection:
