@@ -82,6 +82,9 @@ def fill(url: str, settings: Settings, *, agents: int, messages: int, events: in
     filling = SQL(_FILL).format(end=Literal(END), **{name: Literal(size) for name, size in sizes.items()})
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")
+        # A vacuum marks as visible to all only what is committed to the disk: else it depends on when that is which
+        # counts look into an index alone.
+        connection.execute("SET synchronous_commit = on")
         connection.execute(_FUNCTIONS.encode())
         connection.execute(filling)
         connection.execute("VACUUM ANALYZE")

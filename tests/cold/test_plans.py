@@ -152,7 +152,7 @@ PLANS: dict[str, Plan] = {
     "session_totals": Plan(SESSION, {BURIED: 2, MESSAGES: 4, EVENTS: 12}, {MESSAGES: 4, EVENTS: 12}),
     "agents": Plan({"after": AGENT}, {AGENTS: 1}),
     "agent_known": Plan({}, {AGENTS: 1}),
-    "database_size": Plan({}, {"all of agents": 1}),
+    "database_size": Plan({}, {AGENTS: 1}),
     "overview": Plan({}, {"all of pg_class": 1}),
     "schema_state": Plan({}, {"all of banshee_store": 1, "all of banshee_migrations": 1}),
     "shard_stamp": Plan({"shard": 1}, {"all of shards": 1}),
