@@ -258,7 +258,7 @@ def test_the_child_of_a_fork_cannot_use_it(own_url: str) -> None:
 COMMANDS: list[Callable[[str], tuple[tuple[Any, ...], Callable[[Any], bool]]]] = [
     lambda word: (("ECHO", word), lambda reply: reply == word.encode()),
     lambda word: (("GET", f"nothing:{word}"), lambda reply: reply is None),
-    lambda word: (("ECHO", word * 200), lambda reply: reply == word.encode() * 200),
+    lambda word: (("ECHO", word * 60), lambda reply: reply == word.encode() * 60),
     lambda word: ((f"NO{word}",), lambda reply: isinstance(reply, ServerError) and f"NO{word}" in str(reply)),
     lambda word: (("CONFIG", "GET", f"none{word}"), lambda reply: reply == []),
 ]
