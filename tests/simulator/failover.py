@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from banshee_memory import EmotionalState
 from banshee_memory.cold import reads
 from banshee_memory.emotions import StoredState
 from banshee_memory.records import MemoryRecord, StoredMemory, known
@@ -98,15 +99,24 @@ def _follow_state(world: World, life: Life, surviving: Survivors) -> None:
     cold = [n for n, felt in enumerate(life.states) if is_stored(felt, surviving.state)]
     oldest = max(len(surviving.then.states) - 1, min(cold, default=0))
     state = world.ask(lambda o: o.load_state(life.id))
-    for felt in life.states[oldest:]:
-        life.model.felt, life.model.rates = felt.felt and dict(felt.felt), dict(felt.rates)
-        feels = life.model.feels(world.now)
-        if (state is None) == (felt.felt is None) and (
-            state is None or (state.decay_rates == felt.rates and close(state.emotions, feels))
-        ):
-            life.wrote(felt=True)
-            return
-    raise AssertionError(f"{life.label} feels {state}, which is older than what had to survive")
+    alike = [felt for felt in life.states[oldest:] if _feels_like(world, life, felt, state)]
+    assert alike, f"{life.label} feels {state}, which is older than what had to survive"
+    # What has faded looks alike whatever it was. PostgreSQL tells which it is: all that survived was carried there.
+    stored = world.cold.fetch(reads.state_of(life.id))
+    _take(life, next((felt for felt in alike if is_stored(felt, stored)), alike[0]))
+    life.wrote(felt=True)
+
+
+def _take(life: Life, felt: Felt) -> None:
+    life.model.felt, life.model.rates = felt.felt and dict(felt.felt), dict(felt.rates)
+
+
+def _feels_like(world: World, life: Life, felt: Felt, state: EmotionalState | None) -> bool:
+    """Whether that is what is read now of who felt so."""
+    _take(life, felt)
+    if state is None or felt.felt is None:
+        return state is None and felt.felt is None
+    return state.decay_rates == felt.rates and close(state.emotions, life.model.feels(world.now))
 
 
 def is_stored(felt: Felt, stored: StoredState | None) -> bool:
