@@ -4,12 +4,12 @@
         written = drain.write(Batch(messages, events, states, memories))
         drain.advance({shard: stamp for shard in drain.held})
 
-Messages and events are copied straight to where they belong. If one of them is there already, they go the way that all
-values go: into staging tables of the connection's own, from where one statement moves them on, so that writing the same
-again changes nothing and is not counted. The staging tables are created in the transaction itself, if missing: behind a
-pooler another transaction may have another connection. Missing partitions are created beside it, on a connection of
-their own, some at a time and each lot committed: so a flush that is cut off in the middle of many has not made them for
-nothing, and no drain waits for another's.
+Messages and events are copied straight to where they belong. If one of them is there already, or may be, they go the
+way that all values go: into staging tables of the connection's own, from where one statement moves them on, so that
+writing the same again changes nothing and is not counted. The staging tables are created in the transaction itself, if
+missing: behind a pooler another transaction may have another connection. Missing partitions are created beside it, on a
+connection of their own, some at a time and each lot committed: so a flush that is cut off in the middle of many has not
+made them for nothing, and no drain waits for another's.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from banshee_memory.cold.staging import (
     copies,
     direct_copies,
     growth_of,
+    span_of,
 )
 from banshee_memory.errors import ColdStoreUnavailable
 from banshee_memory.failpoints import failpoint
@@ -178,7 +179,7 @@ class Drain:
 
     def _stored(self, batch: Batch) -> Written:
         histories, values = batch.parted()
-        if self._is_new and histories:
+        if self._is_new and histories and not histories.is_doubtful:
             try:
                 return self._copied(histories, values)
             except psycopg.errors.UniqueViolation:
@@ -203,6 +204,8 @@ class Drain:
             for copy in copies(batch):
                 self._copy(copy)
             failpoint("flush.staged")
+            if batch.is_doubtful:
+                self._find_stored(batch)
             counts = self._connection.execute(STATEMENTS["store_staged"].sql, prepare=True).fetchall()[0]
             failpoint("flush.stored")
             superseded = self._superseded(batch, counts) + self._amend(batch)
@@ -211,6 +214,12 @@ class Drain:
         values = [row for row in superseded if not isinstance(row, AmendmentRow)]
         there = len(batch) - len(batch.amendments) - sum(counts) - len(values)
         return Written(messages, events, states, memories, there, superseded)
+
+    def _find_stored(self, batch: Batch) -> None:
+        """Looks for what is stored under other stamps, which no constraint can tell."""
+        for statement, rows in (("find_stored_messages", batch.messages), ("find_stored_events", batch.events)):
+            if rows:
+                self._connection.execute(STATEMENTS[statement].sql, span_of(rows))
 
     def _amend(self, batch: Batch) -> tuple[Superseded, ...]:
         if not batch.amendments:

@@ -651,10 +651,11 @@ WITH due AS MATERIALIZED (
 SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM gone), (SELECT max(at) FROM due);
 
 -- name: create_staged_messages
--- This connection's own staging table; with the three others it mirrors what binary COPY sends, in its order.
+-- This connection's own staging table; with the three others it mirrors what binary COPY sends, in its order. is_there:
+-- it is stored under another stamp.
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_messages (
     agent_id uuid, created_at timestamptz, stamp bigint, id uuid, role text, content text, metadata jsonb,
-    emotional_context jsonb, tokens_used bigint, session_id uuid
+    emotional_context jsonb, tokens_used bigint, session_id uuid, is_there boolean DEFAULT false
 ) ON COMMIT DELETE ROWS;
 
 -- name: create_staged_events
@@ -664,7 +665,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_events (
     resulting_emotions jsonb, emotions_after jsonb, context_factors jsonb, valence double precision,
     arousal double precision, intensity double precision, valence_delta double precision,
     arousal_delta double precision, intensity_delta double precision, session_id uuid, created_at timestamptz,
-    state_before jsonb, late boolean
+    state_before jsonb, late boolean, is_there boolean DEFAULT false
 ) ON COMMIT DELETE ROWS;
 
 -- name: create_staged_states
@@ -684,11 +685,14 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_memories (
 
 -- name: stage_messages
 -- Takes messages in.
-COPY pg_temp.staged_messages FROM STDIN (FORMAT BINARY);
+COPY pg_temp.staged_messages (agent_id, created_at, stamp, id, role, content, metadata, emotional_context, tokens_used,
+                              session_id) FROM STDIN (FORMAT BINARY);
 
 -- name: stage_events
 -- Takes events in.
-COPY pg_temp.staged_events FROM STDIN (FORMAT BINARY);
+COPY pg_temp.staged_events (agent_id, occurred_at, stamp, id, event_type, event_data, mode, resulting_emotions,
+                            emotions_after, context_factors, valence, arousal, intensity, valence_delta, arousal_delta,
+                            intensity_delta, session_id, created_at, state_before, late) FROM STDIN (FORMAT BINARY);
 
 -- name: stage_states
 -- Takes states in.
@@ -713,6 +717,29 @@ COPY emotional_events (agent_id, occurred_at, stamp, id, event_type, event_data,
 -- Empties the staging tables before the commit does: for a second write of the same transaction.
 TRUNCATE pg_temp.staged_messages, pg_temp.staged_events, pg_temp.staged_states, pg_temp.staged_memories;
 
+-- name: find_stored_messages
+-- Notes which staged messages are stored already under another stamp: a dead letter that was put back has one of its own,
+-- and one that is put back by an older copy of the server another again. All of them lie between these times.
+UPDATE pg_temp.staged_messages AS staged
+SET is_there = true
+WHERE EXISTS (
+    SELECT FROM conversation_messages AS stored
+    WHERE stored.agent_id = staged.agent_id AND stored.created_at = staged.created_at AND stored.id = staged.id
+      AND stored.stamp <> staged.stamp AND stored.created_at BETWEEN %(since)s AND %(until)s
+    OFFSET 0 -- so that each is looked up by the primary key, however many the planner thinks are staged
+);
+
+-- name: find_stored_events
+-- The same of events.
+UPDATE pg_temp.staged_events AS staged
+SET is_there = true
+WHERE EXISTS (
+    SELECT FROM emotional_events AS stored
+    WHERE stored.agent_id = staged.agent_id AND stored.occurred_at = staged.occurred_at AND stored.id = staged.id
+      AND stored.stamp <> staged.stamp AND stored.occurred_at BETWEEN %(since)s AND %(until)s
+    OFFSET 0
+);
+
 -- name: store_staged
 -- Moves what is staged to where it belongs. What is there already stays as it is and is not counted; totals grow by what
 -- was really inserted; of a value the newest stamp stays, and of equal stamps the one that was accessed more.
@@ -722,6 +749,7 @@ WITH new_messages AS (
                                        tokens_used, session_id)
     SELECT agent_id, created_at, stamp, id, role, content, metadata, emotional_context, tokens_used, session_id
     FROM pg_temp.staged_messages
+    WHERE NOT is_there
     ON CONFLICT DO NOTHING
     RETURNING agent_id, role, tokens_used, created_at
 ), new_events AS (
@@ -732,6 +760,7 @@ WITH new_messages AS (
            context_factors, valence, arousal, intensity, valence_delta, arousal_delta, intensity_delta, session_id,
            created_at, state_before, late
     FROM pg_temp.staged_events
+    WHERE NOT is_there
     ON CONFLICT DO NOTHING
     RETURNING agent_id, occurred_at
 ), new_states AS (

@@ -126,6 +126,8 @@ class Batch:
     states: list[StateRow] = field(default_factory=list)
     memories: list[MemoryRow] = field(default_factory=list)
     amendments: list[AmendmentRow] = field(default_factory=list)
+    is_doubtful: bool = False
+    """Whether messages or events may be stored already under other stamps."""
 
     def rows(self) -> list[AnyRow]:
         """All of it, kind by kind; amendments after what they amend."""
@@ -136,24 +138,24 @@ class Batch:
 
     def parted(self) -> tuple[Batch, Batch]:
         """Messages and events, which never change; and all else, which can lose against what is newer."""
-        histories, values = Batch(self.messages, self.events), Batch(states=self.states, memories=self.memories)
-        values.amendments = self.amendments
-        return histories, values
+        histories = Batch(self.messages, self.events, is_doubtful=self.is_doubtful)
+        return histories, Batch(states=self.states, memories=self.memories, amendments=self.amendments)
 
     def halves(self) -> tuple[Batch, Batch]:
         """Two batches that hold, each about half of it, what this one does."""
         rows = self.rows()
         half = len(rows) // 2
-        return _batch(rows[:half]), _batch(rows[half:])
+        return _batch(rows[:half], self.is_doubtful), _batch(rows[half:], self.is_doubtful)
 
 
-def _batch(rows: Sequence[AnyRow]) -> Batch:
+def _batch(rows: Sequence[AnyRow], is_doubtful: bool) -> Batch:
     return Batch(
         [row for row in rows if isinstance(row, MessageRow)],
         [row for row in rows if isinstance(row, EventRow)],
         [row for row in rows if isinstance(row, StateRow)],
         [row for row in rows if isinstance(row, MemoryRow)],
         [row for row in rows if isinstance(row, AmendmentRow)],
+        is_doubtful,
     )
 
 
@@ -292,6 +294,12 @@ def _jsonb(value: Json) -> bytes:
 
 def _optional_jsonb(value: Json) -> bytes | None:
     return None if value is None else _JSONB_VERSION + to_json(value)
+
+
+def span_of(rows: Sequence[MessageRow] | Sequence[EventRow]) -> dict[str, datetime]:
+    """Between which times they lie."""
+    times = [row.placed.at_us for row in rows]
+    return {"since": from_us(min(times)), "until": from_us(max(times))}
 
 
 def amendment_parameters(rows: Sequence[AmendmentRow]) -> dict[str, Any]:

@@ -133,12 +133,14 @@ class Load:
             self.messages.add(agent)
             message = wire.message_of(agent, element)
             self._refuse(unstorable(message.record.role, message.record.content, message.record.tokens_used))
+            self._doubt(entry, message.at_us, batch)
             if self._is_kept(entry, message.at_us, self.settings.message_retention_days, now_us):
                 batch.messages.append(MessageRow.of(message))
         elif entry.kind == "E":
             self.events.add(agent)
             self.states.add(agent)  # before it is read: what cannot be has changed the state all the same
             event = wire.event_of(agent, element)
+            self._doubt(entry, event.placed.at_us, batch)
             if self._is_kept(entry, event.placed.at_us, self.settings.event_retention_days, now_us):
                 batch.events.append(EventRow.of(*event))
         else:
@@ -151,6 +153,7 @@ class Load:
     def _sort_again(self, entry: Entry, batch: Batch, now_us: int) -> None:
         """An element that PostgreSQL had once, and went back to before; it has its own stamp."""
         agent, element = entry.agent, entry.payload
+        batch.is_doubtful = True
         if self._is_forgotten(agent, wire.place_of(element)[1]):
             return
         if entry.kind == "m":
@@ -163,6 +166,12 @@ class Load:
             event = wire.event_of(agent, element)
             if self._is_kept(entry, event.placed.at_us, self.settings.event_retention_days, now_us):
                 batch.events.append(EventRow.of(event.placed, event.after))
+
+    def _doubt(self, entry: Entry, at_us: int, batch: Batch) -> None:
+        """A letter that was put back has a stamp other than its record had, and a time of its own; whoever knows of it
+        by the one may meet it by the other on a server that is not the one that it was put back on."""
+        if self.is_parked or at_us // 1_000 != entry.stamp >> 16:
+            batch.is_doubtful = True
 
     def _refuse(self, reason: str | None) -> None:
         if reason:

@@ -186,6 +186,8 @@ PLANS: dict[str, Plan] = {
     "sweep_replies": Plan({"shard": 1, "stamp": 9_000}, {"idempotency_by_stamp": 1}),
     "erase_replies": Plan({"through": 2**62, "function": "", "key": b""}, {"idempotency_pkey": 1}),
     "superseded_amendments": Plan({**GIVEN, **DAY_BEFORE, "stamps": [1]}, {MESSAGES: 1}, {MESSAGES: 1}),
+    "find_stored_messages": Plan(DAY_BEFORE, {"all of staged_messages": 1}, {MESSAGES: 1}),
+    "find_stored_events": Plan(DAY_BEFORE, {"all of staged_events": 1}, {EVENTS: 1}),
     "store_staged": Plan({}, {f"all of staged_{kind}": 2 for kind in ("messages", "events", "states", "memories")}),
     "superseded_states": Plan({}, {"all of staged_states": 1}),
     "superseded_memories": Plan({}, {"all of staged_memories": 1}),

@@ -89,6 +89,8 @@ EXAMPLES: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(["stage_messages", "stage_events", "stage_states", "stage_memories"], NOTHING),
     **dict.fromkeys(["copy_messages", "copy_events"], NOTHING),
     "grow_agents": GROWTH,
+    "find_stored_messages": {"since": NOON, "until": NOON},
+    "find_stored_events": {"since": NOON, "until": NOON},
     **dict.fromkeys(["clear_staged", "store_staged", "superseded_states", "superseded_memories"], NOTHING),
     "sweep_memories": {"now": NOON, "limit": 5},
     "bury_agent": {"shard": 1, "flushed": 1},
