@@ -108,6 +108,8 @@ class Hit(Direct[T], Generic[T], frozen=True, kw_only=True, gc=False):
 
     counters: Counters
     until: float = math.inf
+    begins: bool = True
+    """Whether a miss is what its steps would be told first."""
 
     @property
     def steps(self) -> Steps[T]:
@@ -116,9 +118,9 @@ class Hit(Direct[T], Generic[T], frozen=True, kw_only=True, gc=False):
         return self.whole().steps
 
     def resumed(self, outcome: Any) -> Operation[T]:
-        """What is left to do; of several calls a miss says nothing that the steps go on from."""
+        """What is left to do."""
         self.counters.hits -= 1
-        if outcome is calls.MISS and self.call.replies > 1:
+        if outcome is calls.MISS and not self.begins:
             return self.whole()
         return super().resumed(outcome)
 
@@ -168,8 +170,8 @@ class Operations:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.is_server_time = True
-        """Whether the library's clock is the server's own, as it is but in its test build."""
+        self.clock = calls.server_time()
+        """What tells the library's time: it is the server's own, but in its test build."""
         self._usual = settings.durability
         self._usual_size = bodies.usual_size(settings)
         self.residency = Residency(settings)
@@ -213,7 +215,13 @@ class Operations:
         return hit
 
     def _read(
-        self, name: Any, key: str | None, call: Callable[[], calls.Call[Any]], steps: Callable[[], Steps[T]]
+        self,
+        name: Any,
+        key: str | None,
+        call: Callable[[], calls.Call[Any]],
+        steps: Callable[[], Steps[T]],
+        *,
+        begins: bool = True,
     ) -> AnyOperation[T]:
         """A read that next time is a hit, as long as it need not keep its key warm (None: it never does)."""
         until = math.inf if key is None else self.residency.warm_until(key)
@@ -223,7 +231,7 @@ class Operations:
         if len(self._hits) >= _MOST_HITS:
             self._hits.clear()
         counters = self.residency.counters
-        hit = Hit(call(), partial(self._reading, steps), counters=counters, until=until)
+        hit = Hit(call(), partial(self._reading, steps), counters=counters, until=until, begins=begins)
         self._hits[name] = hit
         counters.hits += 1
         return hit
@@ -257,9 +265,7 @@ class Operations:
                 return hit
         keys = self._keys(agent_id)
         steps = partial(states.load, self.residency, keys)
-        if not self.is_server_time:
-            return self._reading(steps, cacheable=True)
-        return self._read(keys.agent.int, keys.state, lambda: packed.load_state(keys), steps)
+        return self._read(keys.agent.int, keys.state, lambda: packed.load_state(keys, self.clock), steps)
 
     def update_emotions(
         self,
@@ -384,10 +390,14 @@ class Operations:
         level = self._usual if durability is None else self._level(durability)
         once = None if idempotency_key is None else validation.idempotency_key(idempotency_key)
         nonce = fresh_nonce() if once is None else keyed_nonce(keys.agent, once, 0)
-        felt, body = False, None
         if emotional_context is None and session_id is None:
-            body = bodies.usual_message(nonce, role, content, metadata, tokens_used, None, self._usual_size)
-        if body is None:
+            felt, body = (
+                False,
+                bodies.usual_message(nonce, role, content, metadata, tokens_used, None, self._usual_size),
+            )
+            if body is None:
+                felt, body = self._judged_message(nonce, role, content, metadata, tokens_used, None, None)
+        else:
             felt, body = self._message(nonce, role, content, metadata, tokens_used, emotional_context, session_id)
         if level is not _HOT or once is not None:
             return self._saved(keys, (None, felt, body), nonce, level, once)
@@ -512,6 +522,7 @@ class Operations:
                 keys.messages,
                 partial(histories.newest_call, MESSAGES, keys, limit),
                 lambda: histories.newest(MESSAGES, self.residency, keys, limit),
+                begins=False,
             )
         return self._reading(lambda: histories.before(MESSAGES, self.residency, keys, limit, cursor))
 

@@ -166,7 +166,7 @@ def operations() -> dict[str, Made]:
     body = wire.message_body(os.urandom(8), "user", WORDS * 2, METADATA, None, TOKENS, None)
     memory = wire.pack(wire.MemoryBody(DATA, 0.75))
     return {
-        "load_state": (each(readers, lambda keys: [packed.load_state(keys)]), loaded),
+        "load_state": (each(readers, lambda keys: [packed.load_state(keys, calls.server_time())]), loaded),
         "update_emotions": (
             each(writers, lambda keys: [calls.update_emotions(keys, {Emotion.JOY: 0.01}, "add")]),
             faded,

@@ -67,6 +67,7 @@ def _conninfo(database_url: str, settings: Settings) -> str:
     options = _OPTIONS.format(call_ms=milliseconds(settings.call_timeout))
     told.setdefault("options", options)
     told.setdefault("application_name", "banshee-memory")
+    told["client_encoding"] = "UTF8"  # JSON is sent and read as the bytes that it travels as
     told["connect_timeout"] = max(math.ceil(settings.connect_timeout), 1)
     return conninfo.make_conninfo("", **told)
 

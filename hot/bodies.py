@@ -37,8 +37,11 @@ _TYPES = {
 
 def _strict(body: type[msgspec.Struct]) -> Any:
     """The same body, of which every field must be what is allowed."""
-    types, defaults = _TYPES[body], {field.name: (field.default,) for field in msgspec.structs.fields(body)}
-    fields = [(name, kind, *(d for d in defaults[name] if d is not msgspec.NODEFAULT)) for name, kind in types.items()]
+    types, nothing = _TYPES[body], msgspec.NODEFAULT
+    fields = [
+        (field.name, types[field.name], *([] if field.default is nothing else [field.default]))
+        for field in msgspec.structs.fields(body)
+    ]
     return msgspec.defstruct(body.__name__, fields, array_like=True, omit_defaults=True, frozen=True, gc=False)
 
 
@@ -57,6 +60,8 @@ def usual_message(
     nonce: bytes, role: str, content: str, metadata: Json, tokens_used: int | None, session: bytes | None, most: int
 ) -> bytes | None:
     """A message's body, of at most so many bytes, without a context of its own; None: it is not known to be right."""
+    if not most:
+        return None
     given = _Message(nonce, role, content, metadata, None, tokens_used, session)
     try:
         packed = pack(given)

@@ -114,6 +114,11 @@ def now() -> Call[int]:
     return _read("now", (), int)
 
 
+def server_time() -> Call[int]:
+    """The same without the library, which costs less; where its clock is the server's, as it is but in a test build."""
+    return Call(("TIME",), lambda reply: int(reply[0]) * 1_000_000 + int(reply[1]))
+
+
 def fix_shards(shards: int) -> Call[int]:
     """Records the number of shards unless that was done."""
     return Call(("HSETNX", STORE, "shards", shards), int)

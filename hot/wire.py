@@ -131,12 +131,9 @@ def state_now(reply: Any) -> EmotionalState | Miss | None:
     return EmotionalState(felt, {}, from_us(now)) if whole else None
 
 
-def state_at_time(replies: Sequence[Any]) -> EmotionalState | Miss | None:
-    """The same, from the replies to TIME and HGETALL."""
-    time, flat = replies
-    if type(time) is not list or type(flat) is not list:
-        return MISS
-    state = state_now([int(time[0]) * 1_000_000 + int(time[1]), *flat])
+def state_at(now: int, flat: list[bytes]) -> EmotionalState | Miss | None:
+    """The same, from the time and what HGETALL gave; a lease, and nothing, are misses."""
+    state = state_now([now, *flat])
     return MISS if state is None and b"absent" not in flat[::2] else state
 
 

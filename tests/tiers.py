@@ -8,6 +8,7 @@ from uuid import UUID
 
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.errors import BansheeError, HotStoreFull
+from banshee_memory.hot import calls
 from banshee_memory.hot.calls import MISS, Call
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys, agent_keys
@@ -28,10 +29,10 @@ def _nothing(steps: Steps[Any]) -> Steps[Any]:
     return steps
 
 
-def by_the_library(*plugins: Any) -> None:
-    """Has these clients ask the library for the time: on servers whose clock tests set, the server's is another."""
-    for plugin in plugins:
-        plugin._operations.is_server_time = False
+def by_the_library(*operations: Any) -> None:
+    """Has these ask the library for the time: on servers whose clock tests set, the server's is another."""
+    for made in operations:
+        made.clock = calls.now()
 
 
 class Tiers:
@@ -43,7 +44,8 @@ class Tiers:
         self.cold = ColdStore(database_url, settings)
         self.between: Between = _nothing
         operations = Operations(settings)
-        operations.is_server_time = clock is None
+        if clock is not None:
+            by_the_library(operations)
         self.emotions = EmotionStore(self.run, operations, self.hot.subscribe)
         self.conversations = ConversationStore(self.run, operations)
         self.memories = MemoryManager(self.run, operations)

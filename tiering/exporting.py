@@ -52,12 +52,13 @@ def _history(
     cold: ColdStore, page: Callable[[Placed[R] | None, int, int | None], Query[list[Placed[R]]]], life: Page[R]
 ) -> Iterator[Placed[R]]:
     """A history, oldest first: one span of time after the other, as long as two pages are if spread evenly, so that
-    PostgreSQL need not prepare to look into all partitions that follow."""
+    PostgreSQL need not prepare to look into all partitions that follow. The first and the last are open: what lies
+    there may have come since."""
     width_us = 2 * _PAGE * (life.last_us - life.first_us) // max(life.total, 1) + 1
-    since_us = life.first_us
-    while (until_us := since_us + width_us) < life.last_us:
+    since_us, until_us = 0, life.first_us + width_us
+    while until_us < life.last_us:
         yield from _walk(cold, _within(page, since_us, until_us))
-        since_us = until_us + 1
+        since_us, until_us = until_us + 1, until_us + 1 + width_us
     yield from _walk(cold, _within(page, since_us, None))
 
 

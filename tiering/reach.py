@@ -120,8 +120,8 @@ def before(page_of: PageOf[R], reach: Reach, agent: UUID, limit: int, place: Pla
 def _completed(page_of: PageOf[R], agent: UUID, limit: int, page: Page[R], since_us: int) -> Steps[Page[R] | None]:
     """The same with what it lacks from before `since_us`: as far back as that lies if spread evenly; then all.
 
-    None: the agent was forgotten meanwhile, for else there never are fewer. A part of what it had said would be neither
-    what there was nor what there is.
+    None: the agent was forgotten meanwhile, for else there never are fewer, nor do they begin later. A part of what it
+    had said would be neither what there was nor what there is.
     """
     placed = page.placed
     for margin in (2, None):
@@ -132,7 +132,7 @@ def _completed(page_of: PageOf[R], agent: UUID, limit: int, page: Page[R], since
         spread_us = missing * (page.last_us - page.first_us) // page.total
         since_us = 0 if margin is None else max(place[0] - margin * spread_us, 0)
         older = yield page_of(agent, missing, place, since_us)
-        if older.total < page.total:
+        if older.total < page.total or older.first_us > page.first_us:
             return None
         placed = older.placed + placed
     return page._replace(placed=placed)

@@ -44,3 +44,18 @@ def test_what_comes_while_it_is_walked_along_is_in_it(
     later = message(agent, 9, at_us=NOON_US + 30 * 86_400_000_000)
     write(store, later)
     assert [*seen, *walk] == [*said, later]
+
+
+def test_what_came_before_its_beginning_once_that_was_known_is_in_it(
+    store: ColdStore, agent: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "_PAGE", PAGE)
+    said = [message(agent, n) for n in range(3)]
+    write(store, *said)
+    life = store.fetch(reads.lifespan_of(agent))
+    earlier = message(agent, 9, at_us=NOON_US - 30 * 86_400_000_000)
+    write(store, earlier)
+    assert list(exporting._history(store, partial(reads.messages_after, agent, PAGE), life.messages)) == [
+        earlier,
+        *said,
+    ]

@@ -87,7 +87,7 @@ def timed_clients(timed: Tiers, timed_urls: tuple[str, str]) -> Iterator[dict[st
     redis, database = timed_urls
     with MemoryPlugin(database, redis, settings=TIMED) as plugin, asyncio.Runner() as runner:
         twin = AsyncMemoryPlugin(database, redis, settings=TIMED)
-        by_the_library(plugin, twin)
+        by_the_library(plugin._operations, twin._operations)
         yield {"sync": plugin, "async": awaited(twin, runner)}
         runner.run(twin.aclose())
 

@@ -36,6 +36,7 @@ from tests.simulator.life import Life
 from tests.simulator.servers import Servers
 from tests.simulator.stores import CutColdStore, CutHotStore
 from tests.simulator.thorns import RETENTION_DAYS, plant, thorny
+from tests.tiers import by_the_library
 
 SETTINGS = Settings(
     message_cap=3,
@@ -173,7 +174,7 @@ class World:
         """Counts what excuses an error: cut connections, servers that are away or full, keys that Redis let go of."""
         self.now = self.latest = to_us(datetime.now(UTC) - BEGINNING)
         self.operations = Operations(settings)
-        self.operations.is_server_time = False
+        by_the_library(self.operations)
         levels = (Durability.HOT, Durability.SYNCED if servers.redis.can_sync else Durability.HOT)
         self.deeds = Deeds(self.operations, self.random, lambda: self.now, levels)
         # Agents of their own for every seed, and as many on each shard.
@@ -190,10 +191,7 @@ class World:
         self._is_joined = False
         """A second process recovers the server."""
         self._lags_since = 0
-        self._has_thorns = self.random.random() < 0.5
-        """PostgreSQL refuses some messages for a while. Not where Redis becomes another: a message that was put back
-        from a letter has a stamp of its own, and with what a server that takes over has of it, it would be two."""
-        self._may_lag = not self._has_thorns
+        self._may_lag = True
         """One failover is enough for a seed."""
         self._goes_back = self.random.random() < 0.3
         """It is not to a replica that lags but to an old file."""
@@ -370,7 +368,7 @@ class World:
             (self._fill, 1),
             (self._make_room, 1),
             (self._rush_ids, 0.5),
-            (self._refuse, 2 * self._has_thorns),
+            (self._refuse, 2),
             (self._lag, 3) if self._may_lag else (self._fail_over, 3 * self._has_lagged),
         ]
         self.random.choices([fault for fault, _ in faults], [weight for _, weight in faults])[0]()

@@ -76,7 +76,7 @@ def world(own_urls: tuple[str, str], tiers: Tiers) -> Iterator[World]:
     redis, database = own_urls
     with MemoryPlugin(database, redis, settings=tiers.settings) as plugin, asyncio.Runner() as runner:
         twin = AsyncMemoryPlugin(database, redis, settings=tiers.settings)
-        by_the_library(plugin, twin)
+        by_the_library(plugin._operations, twin._operations)
         yield World((plugin, awaited(twin, runner)), tiers, Counter())
         runner.run(twin.aclose())
     tiers.hot.run(Call(("DEL", CLOCK_KEY), int))
