@@ -112,7 +112,8 @@ def drop_patterns() -> None:
     """What databases were copied from goes."""
     while _patterns:
         beside, name = _patterns.pop()
-        with psycopg.connect(beside, autocommit=True) as connection:
+        # The database that was named may be gone by now; this one is always there.
+        with psycopg.connect(psycopg.conninfo.make_conninfo(beside, dbname="template1"), autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
     _pattern.cache_clear()
 

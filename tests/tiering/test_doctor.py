@@ -128,7 +128,7 @@ def test_weeks_that_are_over_without_an_index_of_words_are_named(own_tiers: Tier
     now, agent = datetime.now(UTC), uuid4()
     for weeks in (0, 3, 4, 5, 6):
         said = [
-            NewMessage(role="user", content=f"word {n} " * 20, created_at=now - timedelta(weeks=weeks))
+            NewMessage(role="user", content=f"word {n} " * 40, created_at=now - timedelta(weeks=weeks))
             for n in range(900)
         ]
         own_tiers.conversations.save_messages(agent, said)
