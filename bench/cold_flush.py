@@ -21,8 +21,9 @@ from bench.cold_world import END_US, World, text
 FLUSHED, AGENTS = 5_000, 500
 _numbers = itertools.count(1)
 _COLUMNS = "agent_id, created_at, stamp, id, role, content, metadata, emotional_context, tokens_used, session_id"
-_MOVE = f"INSERT INTO conversation_messages ({_COLUMNS}) SELECT {_COLUMNS} FROM pg_temp.staged_messages ON CONFLICT DO NOTHING"
-_INSERT = f"INSERT INTO conversation_messages ({_COLUMNS}) VALUES "
+_INTO = f"INSERT INTO conversation_messages ({_COLUMNS}) "
+_MOVE = f"{_INTO}SELECT {_COLUMNS} FROM pg_temp.staged_messages ON CONFLICT DO NOTHING"
+_INSERT = f"{_INTO}VALUES "
 
 
 def fresh() -> Batch:
