@@ -1,4 +1,4 @@
-"""Searches among the 10,000 messages of TALKER, beside one for a word that nobody said: the same statement, the same
+"""Searches among the 10,000 messages of TALKER, beside one for a word that nobody said: the same statements, the same
 agent, nothing found. The last week that is filled is not closed yet, so it has no index of words: each search, also one
 that finds nothing, works out the words of what TALKER said in it.
 
@@ -13,9 +13,12 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from banshee_memory.cold import reads, words
 from banshee_memory.stamps import from_us
+from banshee_memory.tiering import conversations
+from banshee_memory.tiering.steps import drive
 from bench.cold_compared import Case, Compared, timed
 from bench.cold_world import END_US, TALKER, World
 
@@ -47,8 +50,10 @@ def _index(world: World) -> None:
 
 
 def _search(world: World, sought: str, language: str = "english") -> Case:
+    no_redis: Any = None
+
     def search() -> int:
-        return len(world.store.fetch(reads.search(TALKER, sought, 50, language)))
+        return len(drive(conversations.searched(TALKER, sought, 50, language), no_redis, world.store))
 
     assert bool(search()) is (sought != NOTHING)
     return lambda: search

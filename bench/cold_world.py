@@ -98,9 +98,11 @@ def _rows(lower_us: int, count: int, week: int, speaking: list[str], talked: int
     every, said, talker = max(count // talked, 1), [text(number) for number in range(49)], TALKER.hex
     for number in range(count):
         at_us = lower_us + number * step
-        agent = talker if number % every == 0 else speaking[(number + week * count) % len(speaking)]
+        is_talker = number % every == 0
+        agent = talker if is_talker else speaking[(number + week * count) % len(speaking)]
+        place = week * talked + number // every if is_talker else number
         at = base + timedelta(microseconds=number * step)
         yield (
             f"{agent}\t{at.isoformat()}\t{at_us // 1_000 << 16 | number & 0xFFFF}\t{number:016x}{at_us:016x}\tuser\t"
-            f'{said[number % 49]} Case c{number % 997}, room r{number % 89}.\t{{"turn": {number % 7}}}\t12\n'
+            f'{said[place % 49]} Case c{place % 997}, room r{place % 89}.\t{{"turn": {number % 7}}}\t12\n'
         )

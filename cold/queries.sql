@@ -64,7 +64,7 @@ LIMIT 1;
 -- name: search
 -- The agent's messages that match, best first, then newest; the unflushed ones are judged by the same rules and count as
 -- newest. A message that is in both counts once, as the stored one. Where more stored ones match than are to be ranked, the
--- newest are. (IS TRUE and interval '0' keep the primary key from looking as if it gave these at once.) Clients send the language as a constant, as it is in the indexes of words: see queries.in_language.
+-- newest are, and each row says that they are so many: then nothing older than `since` would be among them. (IS TRUE and interval '0' keep the primary key from looking as if it gave these at once.) Clients send the language as a constant, as it is in the indexes of words: see queries.in_language.
 WITH sought AS MATERIALIZED (
     SELECT websearch_to_tsquery(%(language)s::regconfig, %(query)s) AS query
 ), candidates AS (
@@ -74,6 +74,7 @@ WITH sought AS MATERIALIZED (
        AND banshee_document(%(language)s::regconfig, content) @@ (SELECT query FROM sought)
        AND (stamp > coalesce((SELECT buried.stamp FROM forgotten AS buried WHERE buried.agent_id = %(agent)s), -1)) IS TRUE
        AND created_at >= coalesce((SELECT first_message FROM agents WHERE agent_id = %(agent)s), '-infinity')
+       AND created_at >= %(since)s
      ORDER BY created_at + interval '0' DESC, stamp DESC, id DESC
      LIMIT %(ranked)s)
     UNION ALL
@@ -87,7 +88,8 @@ WITH sought AS MATERIALIZED (
     ORDER BY id, stored DESC
 )
 SELECT id, role, content, metadata, emotional_context, tokens_used, session_id,
-       CASE WHEN stored THEN created_at END AS pg_us, stamp
+       CASE WHEN stored THEN created_at END AS pg_us, stamp,
+       (SELECT count(*) FROM candidates WHERE candidates.stored) = %(ranked)s
 FROM matching
 ORDER BY rank DESC, created_at DESC, stamp DESC, id DESC
 LIMIT %(limit)s;

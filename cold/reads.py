@@ -165,10 +165,25 @@ def message_place(agent: UUID, message_id: UUID) -> Query[Placed[ConversationMes
     return Query("message_place", params, _one_message(agent))
 
 
+Hit = tuple[UUID, Placed[ConversationMessage] | None]
+
+
+class Found(NamedTuple):
+    """What a search found, and whether looking further back could find nothing that is to be ranked."""
+
+    hits: list[Hit]
+    is_all: bool
+
+
 def search(
-    agent: UUID, query: str, limit: int, language: str, unflushed: Sequence[tuple[UUID, str]] = ()
-) -> Query[list[tuple[UUID, Placed[ConversationMessage] | None]]]:
-    """The messages that match a web-style query, best first, then newest; None in place of an unflushed one.
+    agent: UUID,
+    query: str,
+    limit: int,
+    language: str,
+    unflushed: Sequence[tuple[UUID, str]] = (),
+    since_us: int = 0,
+) -> Query[Found]:
+    """The messages since then that match a web-style query, best first, then newest; None in place of an unflushed one.
 
     `unflushed` is (id, content), oldest first. `language` is a text search configuration of the server. Of more than
     RANKED stored messages that match (or `limit`, if that is more) the newest are ranked: to rank one is to work out
@@ -181,8 +196,13 @@ def search(
         "ranked": max(limit, RANKED),
         "ids": [message for message, _ in unflushed],
         "texts": [content for _, content in unflushed],
+        "since": from_us(since_us),
     }
-    return Query("search", params, lambda rows: [(row[0], _found(agent, row)) for row in rows], language)
+
+    def found(rows: Sequence[Row]) -> Found:
+        return Found([(row[0], _found(agent, row[:-1])) for row in rows], not since_us or bool(rows and rows[0][-1]))
+
+    return Query("search", params, found, language)
 
 
 def weeks_without_words(

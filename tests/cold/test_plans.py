@@ -92,7 +92,7 @@ LATE, WORTH = "emotional_events_agent_id_stamp_id_idx", "memory_records_agent_id
 STATES, MEMORIES, AGENTS, BURIED = "emotional_states_pkey", "memory_records_pkey", "agents_pkey", "forgotten_pkey"
 NEWEST = {"since": EPOCH, "until": END + DAY * 5_000, "stamp": 2**63 - 1, "id": NO_ID}
 DOOMED = {"since": END - DAY, "until": END, "through": 2**63 - 1}
-SEARCH = {"query": "words", "language": "english", "ids": [], "texts": [], "ranked": 500}
+SEARCH = {"query": "words", "language": "english", "ids": [], "texts": [], "ranked": 500, "since": EPOCH}
 GIVEN = {"agents": [AGENT], "ids": [AGENT]}
 # As if an agent had lived for the last eleven days.
 LIFE = {"first": END - DAY * 11, "last": END}

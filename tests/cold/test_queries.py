@@ -31,7 +31,15 @@ AMENDMENT = {
     "stamps": [1],
     "contexts": ["{}"],
 }
-SEARCH = {"language": "english", "query": "fox", "ids": [AGENT], "texts": ["a fox"], "limit": 5, "ranked": 5}
+SEARCH = {
+    "language": "english",
+    "query": "fox",
+    "ids": [AGENT],
+    "texts": ["a fox"],
+    "limit": 5,
+    "ranked": 5,
+    "since": NOON,
+}
 LIVED = {**PLACE, "first": NOON, "last": NOON}
 SESSION = {"session": AGENT, "firsts": [1], "lasts": [2], "through": 2}
 LIMITS = {"lock_ms": 1_000, "statement_ms": 1_000, "idle_ms": 1_000}

@@ -212,7 +212,7 @@ def test_search_follows_the_rules_of_the_language(store: ColdStore, agent: UUID)
     write(store, *said, message(uuid4(), 9, "another's fox"))
 
     def found(query: str, unflushed: Any = (), language: str = "english", limit: int = 10) -> Any:
-        hits = store.fetch(reads.search(agent, query, limit, language, unflushed))
+        hits = store.fetch(reads.search(agent, query, limit, language, unflushed)).hits
         assert all(placed is None or placed.record.id == hit for hit, placed in hits)
         return [placed.record.content if placed else dict(unflushed)[hit] for hit, placed in hits]
 
@@ -240,7 +240,7 @@ def test_a_message_with_more_words_than_a_tsvector_holds_spoils_no_search(store:
     write(store, said, message(agent, 2, "a fox"))
     with pytest.raises(ColdStoreUnavailable, match="too long for tsvector"), store.connection() as connection:
         connection.execute("SELECT to_tsvector('english', content) FROM conversation_messages")
-    hits = store.fetch(reads.search(agent, "foxes", 10, "english", [(uuid4(), vast)]))
+    hits = store.fetch(reads.search(agent, "foxes", 10, "english", [(uuid4(), vast)])).hits
     assert [placed.record.content[:5] if placed else None for _, placed in hits] == [None, "a fox", "fox 0"]
 
 

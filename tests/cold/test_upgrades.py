@@ -84,7 +84,7 @@ def test_it_is_upgraded_with_all_that_is_in_it(old: str, settings: Settings) -> 
     assert [placed.record.mode for placed in events.placed] == ["add"]
     assert (state.felt["joy"].intensity, memory.record.data) == (0.5, {"is": "green"})
     assert (totals.stats.total_messages, totals.total_events, len(trend.points)) == (2, 1, 2)
-    assert {placed.record.content for _, placed in found} == {"The quick brown fox", "and another fox"}
+    assert {placed.record.content for _, placed in found.hits} == {"The quick brown fox", "and another fox"}
 
 
 def test_clients_of_this_version_go_on_while_the_next_one_migrates(

@@ -53,7 +53,7 @@ def say(store: ColdStore, agent: UUID) -> None:
 
 def answers(store: ColdStore, agent: UUID, language: str = "english") -> dict[str, list[Any]]:
     waiting = [(uuid4(), "a fox that waits"), (uuid4(), "a dog that runs")]
-    found = {query: store.fetch(reads.search(agent, query, 20, language, waiting)) for query in QUERIES}
+    found = {query: store.fetch(reads.search(agent, query, 20, language, waiting)).hits for query in QUERIES}
     return {query: [placed.stamp if placed else "waits" for _, placed in hits] for query, hits in found.items()}
 
 
@@ -118,7 +118,7 @@ def test_what_comes_late_into_a_closed_partition_is_found(own: ColdStore, agent:
     build(own)
     late = message(agent, 500, "a late unicorn", at_us=NOON_US - 2 * WEEK_US)
     write(own, late)
-    assert own.fetch(reads.search(agent, "unicorns", 5, "english")) == [(late.record.id, late)]
+    assert own.fetch(reads.search(agent, "unicorns", 5, "english")).hits == [(late.record.id, late)]
 
 
 def test_another_language_is_answered_right_before_and_after_its_indexes(own: ColdStore, agent: UUID) -> None:
@@ -227,7 +227,7 @@ def test_of_very_many_that_match_the_newest_are_ranked(
     build(own)
 
     def found(limit: int) -> list[int]:
-        return [placed.stamp for _, placed in own.fetch(reads.search(agent, "fox", limit, "english")) if placed]
+        return [placed.stamp for _, placed in own.fetch(reads.search(agent, "fox", limit, "english")).hits if placed]
 
     assert found(2) == [rest[3].stamp, rest[2].stamp]
     assert found(5)[0] == best.stamp
