@@ -76,7 +76,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     cacheable: bool = False
 
 
-class Direct(msgspec.Struct, Generic[T], frozen=True, gc=False):
+class Direct(msgspec.Struct, Generic[T], frozen=True):
     """An operation that is one call where Redis has what it is about, as it nearly always has."""
 
     call: calls.Call[Any]
@@ -102,7 +102,7 @@ class Direct(msgspec.Struct, Generic[T], frozen=True, gc=False):
         return Operation(resumed(whole.steps, outcome), whole.due, whole.degraded)
 
 
-class Hit(Direct[T], Generic[T], frozen=True, kw_only=True, gc=False):
+class Hit(Direct[T], Generic[T], frozen=True, kw_only=True):
     """A read that Redis answers at once, to be carried out any number of times until (of the monotonic clock) its key's
     TTL is to be started again. It was counted as a hit beforehand."""
 
@@ -390,15 +390,7 @@ class Operations:
         level = self._usual if durability is None else self._level(durability)
         once = None if idempotency_key is None else validation.idempotency_key(idempotency_key)
         nonce = fresh_nonce() if once is None else keyed_nonce(keys.agent, once, 0)
-        if emotional_context is None and session_id is None:
-            felt, body = (
-                False,
-                bodies.usual_message(nonce, role, content, metadata, tokens_used, None, self._usual_size),
-            )
-            if body is None:
-                felt, body = self._judged_message(nonce, role, content, metadata, tokens_used, None, None)
-        else:
-            felt, body = self._message(nonce, role, content, metadata, tokens_used, emotional_context, session_id)
+        felt, body = self._message(nonce, role, content, metadata, tokens_used, emotional_context, session_id)
         if level is not _HOT or once is not None:
             return self._saved(keys, (None, felt, body), nonce, level, once)
         call = packed.append_message(keys, felt, body, nonce)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import gc
 import math
 import random
 import struct
+import weakref
 from collections import OrderedDict
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,6 +25,7 @@ from banshee_memory.hot import wire
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import agent_keys
 from banshee_memory.hot.replies import pack
+from banshee_memory.operations import Hit, Operations
 from banshee_memory.records import memory_id
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import from_us, record_id, stamp_in_id, stamp_us, uuid_of
@@ -178,6 +181,18 @@ def test_keys_are_remembered_for_some_agents_only(monkeypatch: pytest.MonkeyPatc
     for agent in [uuid4() for _ in range(10)] * 2:
         assert home.keys(agent) == agent_keys(agent, 64)
         assert len(home.known) <= 3
+
+
+def test_a_read_that_is_kept_does_not_keep_who_keeps_it() -> None:
+    operations, agent = Operations(Settings()), uuid4()
+    for _ in range(2):
+        operations.residency.warmth.is_due(operations.residency.keys(agent).state)
+        read = operations.load_state(agent)
+    assert isinstance(read, Hit)
+    kept = weakref.ref(operations)
+    del operations, read
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_time_in_microseconds() -> None:
