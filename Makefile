@@ -27,7 +27,7 @@ demo: $(RUN) ## an agent feels, talks and remembers in Redis, leaves for Postgre
 
 # Each process has embedded servers of its own; one pair that somebody named is no place for two. The files go out in the
 # order of tests/conftest.py.
-SIDE_BY_SIDE := $(if $(BANSHEE_TEST_REDIS_URL)$(BANSHEE_TEST_CONTAINERS),,-n 4 --dist loadfile --no-loadscope-reorder)
+SIDE_BY_SIDE := $(if $(BANSHEE_TEST_REDIS_URL)$(BANSHEE_TEST_CONTAINERS),,-n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 
 test: $(DEV) ## the test suite, on the embedded servers
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
