@@ -84,7 +84,7 @@ class Direct(msgspec.Struct, Generic[T], frozen=True):
     made: Callable[..., Operation[T]]
     """Makes all of it. Its first step is that call: answered with a miss or an error, it goes on from there."""
     given: tuple[Any, ...] = ()
-    """To whom it is made."""
+    """What it is made of."""
     due: None = None
 
     def whole(self) -> Operation[T]:
@@ -465,30 +465,16 @@ class Operations:
         session_id: UUID | None,
     ) -> tuple[bool, bytes]:
         """Whether what is felt belongs to it, and its body."""
-        felt = type(context) is str and context == "current"
-        if felt or context is None:
-            session = validation.optional_id("session_id", session_id)
-            packed_session = None if session is None else session.bytes
-            body = bodies.usual_message(nonce, role, content, metadata, tokens_used, packed_session, self._usual_size)
-            if body is not None:
-                return felt, body
-        return self._judged_message(nonce, role, content, metadata, tokens_used, context, session_id)
-
-    def _judged_message(
-        self,
-        nonce: bytes,
-        role: str,
-        content: str,
-        metadata: Json,
-        tokens_used: int | None,
-        context: Mapping[Any, Any] | str | None,
-        session_id: UUID | None,
-    ) -> tuple[bool, bytes]:
-        """The same, piece by piece."""
         settings = self.settings
         felt = isinstance(context, str)
         if felt and context != "current":
             raise InvalidInput("emotional_context", f"{shown(context)} is neither 'current' nor an object")
+        session = validation.optional_id("session_id", session_id)
+        if felt or context is None:
+            packed_session = None if session is None else session.bytes
+            body = bodies.usual_message(nonce, role, content, metadata, tokens_used, packed_session, self._usual_size)
+            if body is not None:
+                return felt, body
         return felt, wire.message_body(
             nonce,
             validation.role(role),
@@ -496,7 +482,7 @@ class Operations:
             validation.json("metadata", metadata, settings),
             None if felt else validation.optional_object("emotional_context", context, settings),
             validation.tokens(tokens_used),
-            validation.optional_id("session_id", session_id),
+            session,
         )
 
     def get_history(self, agent_id: UUID, limit: int, before: UUID | None) -> AnyOperation[list[ConversationMessage]]:

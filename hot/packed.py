@@ -70,8 +70,8 @@ def _waiting(keys: AgentKeys, name: str, made: Callable[[], bytes]) -> bytes:
 
 
 def load_state(keys: AgentKeys, clock: Call[int]) -> Call[EmotionalState | Miss | None]:
-    """What it feels now. That command and HGETALL cost half of what the function does. Also a miss where the reply is
-    no state but an error: what follows a miss meets that again, and knows what to do about it."""
+    """What it feels now. That command and HGETALL cost the server less than the function does. Also a miss where the
+    reply is no state but an error: what follows a miss meets that again, and knows what to do about it."""
     felt = Call(("HGETALL", keys.state), wire.state_now)
 
     def decode(replies: Sequence[Any]) -> EmotionalState | Miss | None:

@@ -111,6 +111,7 @@ def test_one_that_is_put_back_on_both(memory: MemoryPlugin, server: RedisServer,
     restored(server, copy)
     _put_back(memory, agent)
     assert len(_stored(memory, kind)) == 1
+    assert kind.seen(memory, agent) == (1, 1)
     memory.evict(agent)
     assert kind.seen(memory, agent) == (1, 1)
 
@@ -124,5 +125,6 @@ def test_one_that_was_no_letter_yet_on_the_other(memory: MemoryPlugin, server: R
     restored(server, copy)
     memory.flush()
     assert len(_stored(memory, kind)) == 1
+    assert kind.seen(memory, agent) == (1, 1)
     memory.evict(agent)
     assert kind.seen(memory, agent) == (1, 1)
