@@ -1,11 +1,13 @@
 """Hot operations among a thousand to a million resident agents, and among a thousand to five million cold messages:
 
-    make bench-scaling, or python bench/scaling.py [--agents N ...] [--cold N ...] [--messages N] [--rounds N] [--write]
+    make bench-scaling, or python bench/scaling.py [--agents N ...] [--cold N ...] [--messages N] [--rounds N]
+        [--redis-server PROGRAM] [--write]
 
 For each size a private pair of servers is up, all on one core, and the same thousand agents are called in each in turn,
 block by block; what these said is in PostgreSQL beside the cold messages. The others are made of one that the library
 made: every key of its, copied under their names (DUMP and RESTORE), with so many messages. Redis's append-only file is
-off, so that no rewrite of it falls into the measurement.
+off, so that no rewrite of it falls into the measurement. Which allocator the server was built with is told, too: it
+decides what small writes cost in a heap of gigabytes.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from banshee_memory import MemoryPlugin, NewMessage
 from banshee_memory.cli.workload import DATA, METADATA, TOKENS, WORDS, calls, feel, settle
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.session import BoundedConnection, connection_arguments
-from banshee_memory.embedded import start
+from banshee_memory.embedded import Binaries, start
+from banshee_memory.embedded.binaries import bundled
 from banshee_memory.hot.keys import AgentKeys, agent_keys, member_of
 from bench import cold_world, pages
 from bench.floors import BareSocket
@@ -69,6 +72,13 @@ class World:
         """How much it holds."""
         return told(self.cold or self.agents)
 
+    @property
+    def server(self) -> str:
+        """What runs there, and its allocator."""
+        told = self.redis.info()
+        kind = "Valkey" if "valkey_version" in told else "Redis"
+        return f"{kind} {told.get('valkey_version', told['redis_version'])} with {told['mem_allocator']}"
+
     def keys(self, agent: UUID) -> list[str]:
         """Those that one of the others has."""
         return _keys(agent_keys(agent, self.memory.settings.shards))
@@ -88,10 +98,10 @@ def _keys(keys: AgentKeys) -> list[str]:
     return [keys.state, keys.messages, keys.memories, keys.memory(member_of("fact", "river"))]
 
 
-def world(stack: ExitStack, agents: int, cold: int, messages: int) -> World:
+def world(stack: ExitStack, programs: Binaries, agents: int, cold: int, messages: int) -> World:
     """Up and filled."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-    servers = stack.enter_context(start(folder))
+    servers = stack.enter_context(start(folder, binaries=programs))
     client = stack.enter_context(redis.Redis.from_url(servers.redis_url))
     client.config_set("appendonly", "no")
     memory = stack.enter_context(MemoryPlugin(servers.database_url, servers.redis_url))
@@ -190,17 +200,22 @@ def main() -> None:
     parser.add_argument("--cold", type=int, nargs="*", default=[1_000, 5_000_000])
     parser.add_argument("--messages", type=int, default=10, help="of each agent that is not measured")
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--redis-server", type=Path, help="another program than the bundled one")
     parser.add_argument("--write", action="store_true", help="into docs/performance.md and bench/results/")
     asked = parser.parse_args()
     if min(asked.agents) < MEASURED:
         parser.error(f"at least {MEASURED} agents are measured")
     core, machine = pin(), pages.conditions()
+    programs = bundled()
+    if asked.redis_server:
+        programs = programs._replace(redis_server=asked.redis_server.absolute())
     with ExitStack() as stack:
-        hot = [world(stack, agents, 0, asked.messages) for agents in asked.agents]
-        cold = [world(stack, MEASURED, rows, asked.messages) for rows in asked.cold]
+        hot = [world(stack, programs, agents, 0, asked.messages) for agents in asked.agents]
+        cold = [world(stack, programs, MEASURED, rows, asked.messages) for rows in asked.cold]
         tables = _measured(hot, cold, asked.rounds)
         tables["resident"] = list(resident(hot, asked.messages))
-    under = f"{machine}; all on core {core}, Unix socket, {asked.rounds} rounds of 60 calls."
+        server = hot[0].server
+    under = f"{machine}; all on core {core}; {server}; Unix socket, {asked.rounds} rounds of 60 calls."
     tables["scaling"][:0] = [under, ""]
     print("\n\n".join("\n".join(table) for table in tables.values()))
     if asked.write:

@@ -340,12 +340,14 @@ def reads_of(stream: Stream) -> list[Call[str]]:
 
 
 def check_kept(cache: Cache, stream: Stream) -> None:
-    """What is kept is what was said of that key, and nobody said that it has changed."""
+    """What is kept is what was said of that key, and nobody said that it has changed; of another kind of news, like one
+    whose name was spoilt, nobody knows what it means."""
+    changes = [said for said in stream.speech.unasked if said.startswith("[b'invalidate'")]
     for number, call in enumerate(reads_of(stream)):
         kept = cache.find(call.sent)
         if kept is not ABSENT:
             assert repr(kept) == stream.speech.replies[number]
-            assert not any(repr(f"key{number}".encode()) in said or "None" in said for said in stream.speech.unasked)
+            assert not any(repr(f"key{number}".encode()) in said or "None" in said for said in changes)
 
 
 def check_all_kept(cache: Cache, stream: Stream) -> None:
