@@ -46,7 +46,7 @@ from banshee_memory.records import (
     memory_importance,
 )
 from banshee_memory.settings import Durability, MemoryPolicy, Settings
-from banshee_memory.stamps import Receipt, fresh_nonce, keyed_nonce, record_id, to_us
+from banshee_memory.stamps import Receipt, fresh_nonce, keyed_nonce, to_us
 from banshee_memory.tiering import conversations, hindsight, histories, memories, pages, receipts, sessions, states
 from banshee_memory.tiering.backpressure import slowed
 from banshee_memory.tiering.degraded import without_redis
@@ -392,15 +392,12 @@ class Operations:
         nonce = fresh_nonce() if once is None else keyed_nonce(keys.agent, once, 0)
         felt, body = self._message(nonce, role, content, metadata, tokens_used, emotional_context, session_id)
         if level is not _HOT or once is not None:
-            return self._saved(keys, (None, felt, body), nonce, level, once)
-        call = packed.append_message(keys, felt, body, nonce)
-        return Direct(call, self._saved, (keys, (None, felt, body), nonce, level, None))
+            return self._saved(keys, felt, body, level, once)
+        return Direct(packed.append_message(keys, felt, body), self._saved, (keys, felt, body, level, None))
 
-    def _saved(
-        self, keys: AgentKeys, judged: tuple[int | None, bool, bytes], nonce: bytes, level: Durability, once: str | None
-    ) -> Operation[UUID]:
+    def _saved(self, keys: AgentKeys, felt: bool, body: bytes, level: Durability, once: str | None) -> Operation[UUID]:
         def steps() -> Steps[UUID]:
-            return (yield from self._appended(keys, [judged], [nonce], level, once))[0]
+            return (yield from self._appended(keys, [(None, felt, body)], level, once))[0]
 
         return self._writing(steps(), keys, level)
 
@@ -421,24 +418,22 @@ class Operations:
         self, keys: AgentKeys, messages: Sequence[NewMessage], level: Durability, idempotency_key: str | None
     ) -> Steps[list[UUID]]:
         once = validation.idempotency_key(idempotency_key)
-        nonces = [_nonce(keys, once, index) for index in range(len(messages))]
-        judged = [self._new_message(message, nonce) for message, nonce in zip(messages, nonces, strict=True)]
-        return self._appended(keys, judged, nonces, level, once)
+        judged = [self._new_message(message, _nonce(keys, once, index)) for index, message in enumerate(messages)]
+        return self._appended(keys, judged, level, once)
 
     def _appended(
         self,
         keys: AgentKeys,
         judged: Sequence[tuple[int | None, bool, bytes]],
-        nonces: Sequence[bytes],
         level: Durability,
         once: str | None,
     ) -> Steps[list[UUID]]:
         if not judged:
             return []
-        places = yield from conversations.append(self.residency, keys, judged, level, once)
-        if len(places) != len(judged):
-            raise InvalidInput("idempotency_key", f"{once!r} was used for {len(places)} messages before")
-        return [record_id(stamp, nonce, at) for (at, stamp), nonce in zip(places, nonces, strict=True)]
+        ids = yield from conversations.append(self.residency, keys, judged, level, once)
+        if len(ids) != len(judged):
+            raise InvalidInput("idempotency_key", f"{once!r} was used for {len(ids)} messages before")
+        return ids
 
     def _new_message(self, message: NewMessage, nonce: bytes) -> tuple[int | None, bool, bytes]:
         if not isinstance(message, NewMessage):

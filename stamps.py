@@ -115,19 +115,6 @@ def stamp_in_id(sixteen: bytes) -> int:
     return head >> 16 << 16 | (head & 0xFFF) << 4 | tail >> 2 & 0xF
 
 
-_USUAL_ID = struct.Struct(">HQB7s")
-
-
-def entry_record_id(entry_id: bytes, fresh: bytes) -> UUID:
-    """`record_id` of a record that brought no time of its own, from the id of its entry and its nonce, a fresh one."""
-    ms, _, sequence = entry_id.partition(b"-")
-    seq = int(sequence)
-    if seq < 16:
-        return _uuid(_USUAL_ID.pack(0xC410, int(ms) << 16 | 0x7000, fresh[0] | seq << 2, fresh[1:]))
-    stamp = int(ms) << 16 | seq
-    return record_id(stamp, fresh, stamp_us(stamp))
-
-
 def id_span(record: UUID) -> tuple[datetime, datetime]:
     """The half-open millisecond in which the record with this id lies: what a query needs to prune partitions."""
     start = from_us((record.int >> 80) * 1_000)

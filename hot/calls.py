@@ -27,7 +27,7 @@ from banshee_memory.hot.keys import (
     shard_keys,
 )
 from banshee_memory.records import Pace, StoredMemory
-from banshee_memory.stamps import Receipt, entry_id_of, stamp_of, to_us
+from banshee_memory.stamps import Receipt, entry_id_of, stamp_of, to_us, uuid_of
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
@@ -354,16 +354,16 @@ def _time(us: int | None) -> Argument:
 
 def append_messages(
     keys: AgentKeys, messages: Sequence[tuple[int | None, bool, bytes]], once: str | None = None
-) -> Call[list[tuple[int, int]] | Miss]:
-    """Appends (own time in microseconds or None, with what is felt or not, body); gives the place of each."""
+) -> Call[list[UUID] | Miss]:
+    """Appends (own time in microseconds or None, with what is felt or not, body); gives the id of each."""
     args: list[Argument] = [keys.agent.bytes]
     for at_us, felt, body in messages:
         args += [_time(at_us), "1" if felt else "", body]
-    return _once("append_messages", keys, (keys.messages, keys.log, keys.state), args, _or_miss(_places), once)
+    return _once("append_messages", keys, (keys.messages, keys.log, keys.state), args, _or_miss(_ids), once)
 
 
-def _places(reply: list[Any]) -> list[tuple[int, int]]:
-    return [(int(at_us), stamp_of(entry)) for entry, at_us in zip(reply[::2], reply[1::2], strict=True)]
+def _ids(reply: list[Any]) -> list[UUID]:
+    return [uuid_of(sixteen) for sixteen in reply[::3]]
 
 
 def history_end(key: str, limit: int) -> list[Call[Any]]:

@@ -16,7 +16,7 @@ from banshee_memory.hot import wire
 from banshee_memory.hot.calls import MISS, VERSION, Argument, Call, Miss
 from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.records import MemoryRecord
-from banshee_memory.stamps import entry_record_id
+from banshee_memory.stamps import uuid_of
 
 _MISS = b"MISS"
 _MOST_PACKED = 100
@@ -98,15 +98,15 @@ def update_emotions(keys: AgentKeys, changes: Mapping[Emotion, float], mode: str
 # --- histories ---
 
 
-def append_message(keys: AgentKeys, felt: bool, body: bytes, nonce: bytes) -> Call[UUID | Miss]:
-    """Appends a message, with what is felt or not; gives its id. `nonce`: a fresh one, that of the body."""
+def append_message(keys: AgentKeys, felt: bool, body: bytes) -> Call[UUID | Miss]:
+    """Appends a message, with what is felt or not; gives its id."""
     name = "felt" if felt else "said"
     begin = keys.packed.get(name) or _waiting(keys, name, lambda: _message_begin(keys, felt))
+    return Call(begin + _sized(body), _appended)
 
-    def appended(reply: Any) -> UUID | Miss:
-        return MISS if reply == _MISS else entry_record_id(reply[0], nonce)
 
-    return Call(begin + _sized(body), appended)
+def _appended(reply: Any) -> UUID | Miss:
+    return MISS if reply == _MISS else uuid_of(reply[0])
 
 
 def _message_begin(keys: AgentKeys, felt: bool) -> bytes:

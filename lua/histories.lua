@@ -68,10 +68,11 @@ local function id_in(element)
   local start = string.byte(element, 9) == 0 and 10 or 18
   local body = start + 2 + struct.unpack('>I2', element, start)
   local array, kind, size = string.byte(element, body, body + 2)
-  if array == 220 then _, _, _, kind, size = string.byte(element, body, body + 4) end
+  if array == 220 then kind, size = string.byte(element, body + 3, body + 4) end
   local at = array == 220 and body + 5 or body + 3
   if kind ~= 196 or (size ~= 8 and size ~= 16) then return nil end
   local nonce = string.sub(element, at, at + size - 1)
+  if #nonce < size then return nil end
   if size == 16 then return nonce end
   local _, seq = struct.unpack('>I6I2', element)
   return id_of(math.floor(time_in(element) / 1000), seq, nonce)
@@ -187,7 +188,8 @@ end
 --   KEYS   messages, log, state
 --   ARGV   agent (16 bytes), then for each message three: its time in microseconds ('' = now), '1' to record what the
 --          agent feels with it ('' = not), body
---   reply  MISS (what it feels was asked for and is not resident; nothing was written) | [entry id, time, ...]
+--   reply  MISS (what it feels was asked for and is not resident; nothing was written) | [id of the message (16 bytes; ''
+--          where the body is none), id of its log entry, time, ...]
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_append_messages',
@@ -210,9 +212,9 @@ redis.register_function {
     for i = 2, #ARGV, 3 do
       local context = ARGV[i + 1] ~= '' and felt or ''
       local at = own_time(ARGV[i], now)
-      local _, id, ms = record(KEYS[1], KEYS[2], 'M', ARGV[1], at, context, ARGV[i + 2], i > 2)
-      reply[#reply + 1] = id
-      reply[#reply + 1] = at or ms * 1000
+      local element, entry, ms = record(KEYS[1], KEYS[2], 'M', ARGV[1], at, context, ARGV[i + 2], i > 2)
+      local next = #reply
+      reply[next + 1], reply[next + 2], reply[next + 3] = id_in(element) or '', entry, at or ms * 1000
     end
     return reply
   end),

@@ -42,11 +42,11 @@ def append(
     messages: Sequence[tuple[int | None, bool, bytes]],
     level: Durability,
     once: str | None,
-) -> Steps[list[tuple[int, int]]]:
-    """Appends messages, all or none; gives the place of each. What the agent feels must be resident if it is asked."""
+) -> Steps[list[UUID]]:
+    """Appends messages, all or none; gives their ids. What the agent feels must be resident if it is asked."""
     call = calls.append_messages(keys, messages, once)
-    places = yield from insist(call, lambda: states.rehydrate(residency, keys), level)
-    return places  # type: ignore[no-any-return]
+    ids = yield from insist(call, lambda: states.rehydrate(residency, keys), level)
+    return ids  # type: ignore[no-any-return]
 
 
 def amend(

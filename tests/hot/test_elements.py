@@ -37,16 +37,37 @@ def test_an_element_is_made_of_its_entry_alike(name: str, server: Server, hot: H
     server.set_clock(NOW)
     hot.run(calls.save_state(keys, EmotionalState({Emotion.JOY: 0.5})))
     where = [keys.messages, keys.log, keys.state]
-    for _ in range(40):  # with sequence numbers of more than four bits
+    replies = [
         server.fcall("append_messages", where, keys.agent.bytes, at, felt, wire.pack(body))
+        for _ in range(40)  # with sequence numbers of more than four bits
+    ]
     elements = hot.run(calls.whole_history(keys.messages)).elements
     entries = [entry for entry in hot.run(calls.log_head(shard_keys(keys.shard), 50, 9_999)) if entry.kind == "M"]
     assert elements == [wire.element_of("M", entry.stamp, entry.payload) for entry in entries]
     assert {0x94 <= element[0] <= 0x98 for element in elements} == {is_array}
+    if name not in ("no array", "shorter"):
+        assert [reply[0] for reply in replies] == [wire.message_of(keys.agent, e).record.id.bytes for e in elements]
     own = NOW - 5_000_000 if at else None
     assert [wire.place_of(element) for element in elements] == [
         (own or stamp_us(entry.stamp), entry.stamp) for entry in entries
     ]
+
+
+@pytest.mark.parametrize("array", [b"\x93", b"\xdc\0\x03", b"\xdd\0\0\0\x03"])
+@pytest.mark.parametrize("nonce", [NONCE, SESSION.bytes])
+def test_a_body_of_any_length_is_taken_and_answered_with_an_id_if_it_has_one(
+    array: bytes, nonce: bytes, server: Server, hot: HotStore, keys: AgentKeys
+) -> None:
+    packed = array + wire.pack([nonce, "user", "hello"])[1:]
+    bodies = [packed[:size] for size in range(1, len(packed) + 1)]
+    where = [keys.messages, keys.log, keys.state]
+    has_id = len(array) + 2 + len(nonce)
+    for body in bodies:
+        (found, _, _) = server.fcall("append_messages", where, keys.agent.bytes, "", "", body)
+        is_known = len(body) >= has_id and array[:1] != b"\xdd"
+        assert len(found) == (16 if is_known else 0), body
+        assert not is_known or len(nonce) == 8 or found == nonce
+    assert len(hot.run(calls.whole_history(keys.messages)).elements) == len(bodies)
 
 
 @pytest.mark.parametrize("name", ["short", "all"])

@@ -8,7 +8,7 @@ from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.hot import calls, erasing, wire
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys, agent_keys, shard_keys
-from banshee_memory.stamps import stamp_of
+from banshee_memory.stamps import stamp_in_id, stamp_of
 from tests.hot.raw import Server
 
 BODY = wire.pack(wire.MemoryBody("x", 0.5))
@@ -20,9 +20,9 @@ def remember(hot: HotStore, keys: AgentKeys, *names: str) -> None:
 
 def say(hot: HotStore, keys: AgentKeys, *texts: str) -> list[int]:
     said = [(None, False, wire.message_body(b"12345678", "user", text, None, None, None, None)) for text in texts]
-    places = hot.run(calls.append_messages(keys, said))
-    assert isinstance(places, list)
-    return [stamp for _, stamp in places]
+    ids = hot.run(calls.append_messages(keys, said))
+    assert isinstance(ids, list)
+    return [stamp_in_id(message.bytes) for message in ids]
 
 
 def neighbour(keys: AgentKeys) -> AgentKeys:

@@ -10,7 +10,7 @@ from banshee_memory import Emotion, EmotionalState
 from banshee_memory.hot import calls, wire
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys
-from banshee_memory.stamps import from_us, stamp_of
+from banshee_memory.stamps import from_us, stamp_in_id, stamp_of
 from tests.hot.raw import Server
 
 NOW = 1_700_000_000_000_000
@@ -93,7 +93,8 @@ def test_update_works_on_what_is_known_and_persists(server: Server, hot: HotStor
 
 def test_an_append_begins_a_list_with_its_header(server: Server, hot: HotStore, keys: AgentKeys) -> None:
     at = [keys.messages, keys.log, keys.state]
-    entry, time = server.fcall("append_messages", at, keys.agent.bytes, "", "", body("one"))
+    identity, entry, time = server.fcall("append_messages", at, keys.agent.bytes, "", "", body("one"))
+    assert stamp_in_id(identity) == stamp_of(entry)
     assert time == (stamp_of(entry) >> 16) * 1000
     header = hot.run(calls.whole_history(keys.messages)).header
     assert header is not None
@@ -102,7 +103,7 @@ def test_an_append_begins_a_list_with_its_header(server: Server, hot: HotStore, 
     assert server.ttl(keys.messages) == FOREVER
     again = server.fcall("append_messages", at, keys.agent.bytes, "", "", body("two"), "", "", body("three"))
     assert texts(hot, keys) == ["one", "two", "three"]
-    assert stamp_of(again[0]) < stamp_of(again[2])
+    assert stamp_of(again[1]) < stamp_of(again[4])
     assert server.command("XLEN", keys.log) == 3
 
 
@@ -137,7 +138,7 @@ def test_stamps_grow_when_the_clock_is_stuck(server: Server, hot: HotStore, keys
     at = [keys.messages, keys.log, keys.state]
     stamps = []
     for _ in range(4):
-        entry, _ = server.fcall("append_messages", at, keys.agent.bytes, "", "", body("x"))
+        _, entry, _ = server.fcall("append_messages", at, keys.agent.bytes, "", "", body("x"))
         assert int(entry.split(b"-")[1]) < 65_536
         stamps.append(stamp_of(entry))
     assert stamps == sorted(set(stamps))
