@@ -126,7 +126,6 @@ def to_us(at: datetime) -> int:
     return (at - EPOCH) // _MICROSECOND
 
 
-_from_seconds = datetime.fromtimestamp
 _FAR = 2**32 * 1_000_000
 
 
@@ -139,6 +138,4 @@ def times_of(micros: Sequence[int]) -> list[datetime]:
 
 def from_us(us: int | float) -> datetime:
     """The UTC time of that many microseconds since the epoch."""
-    if 0 <= us < _FAR:  # of so many seconds a double is exact to the microsecond, and that takes half the time
-        return _from_seconds(us // 1 / 1e6, UTC)
-    return EPOCH + timedelta(0, 0, int(us))
+    return EPOCH + _MICROSECOND * int(us)

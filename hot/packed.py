@@ -123,12 +123,12 @@ def store_memory(
     """Stores or replaces; gives the memory. What the body holds is the memory's from now on; `raw`: as it is packed."""
     member = f"{memory_type}:{key}"
     begin = keys.packed.get(member) or _waiting(keys, member, lambda: _memory_begin(keys, member))
-    lasting = _FOR_EVER if ttl is None else _sized(repr(ttl).encode()) + b"$"
+    begin += _FOR_EVER if ttl is None else _sized(repr(ttl).encode()) + b"$"
 
     def stored(reply: Any) -> MemoryRecord | Miss:
         return MISS if reply == _MISS else wire.memory_of_body(keys.agent, memory_type, key, body, reply)
 
-    return Call(b"".join((begin, lasting, _sized(raw), _NO_MORE)), stored)
+    return Call(begin + _sized(raw) + _NO_MORE, stored)
 
 
 def _memory_begin(keys: AgentKeys, member: str) -> bytes:

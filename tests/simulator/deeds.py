@@ -22,7 +22,7 @@ from banshee_memory.hot.calls import MISS, Call
 from banshee_memory.operations import AnyOperation, Operations
 from banshee_memory.records import FlushReport, StoredMemory
 from banshee_memory.records import known as known_of
-from banshee_memory.stamps import from_us, to_us
+from banshee_memory.stamps import from_us, stamp_in_id, stamp_us, to_us
 from tests.simulator.life import Life, Name
 from tests.simulator.sessions import Made, Sessions
 from tests.tiering.comparing import check_event, check_memory, check_messages, close
@@ -138,9 +138,10 @@ class Deeds:
         ]
         key = self._key(life)
 
-        def carried_out(places: Any) -> None:
+        def carried_out(ids: Any) -> None:
             context = {e.value: i for e, i in life.model.feels(self._clock()).items()} if felt else None
-            for text, (at, _) in zip(texts, places, strict=True):
+            for text, message in zip(texts, ids, strict=True):
+                at = to_us(from_us(now) - ago) if old else stamp_us(stamp_in_id(message.bytes))
                 life.say(at, text, 2, context)
 
         def ended(ids: Any) -> None:

@@ -35,6 +35,7 @@ from banshee_memory import (
 )
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.hot import calls, library
+from banshee_memory.hot.calls import Call
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import agent_keys, shard_keys
 from banshee_memory.tiering.doctor import examine
@@ -449,7 +450,7 @@ def test_an_older_library_is_replaced_and_a_newer_one_used(kind: str, world: Wor
 
 def test_undecodable_element_reads(kind: str, world: World, hot: HotStore, agent: UUID) -> None:
     keys = agent_keys(agent, SETTINGS.shards)
-    hot.run(calls.append_messages(keys, [(None, False, b"\xc1")]))
+    hot.run(Call(calls.append_messages(keys, [(None, False, b"\xc1")]).sent, len))
     with client(kind, world.urls) as memory:
         assert [m.content for m in memory.conversations.get_history(agent)] == ["0", "1", "2"]
         assert memory._operations.residency.counters.undecodable == 1
