@@ -300,6 +300,19 @@ class _Said(ConversationMessage, array_like=True, frozen=False, gc=False, kw_onl
     agent_id: UUID = msgspec.field(default_factory=_whose.get)
 
 
+class _Element(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
+    """A message's element that is MessagePack, as it is packed."""
+
+    id: bytes
+    created_at: datetime
+    role: str
+    content: str
+    metadata: Any = None
+    emotional_context: dict[str, Any] | None = None
+    tokens_used: int | None = None
+    session_id: bytes | None = None
+
+
 class EventBody(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True):
     """An event as the client packs it; what it changed is in the entry's context."""
 
@@ -443,11 +456,9 @@ def amendment_of(payload: bytes) -> Amendment:
 
 def message_element(placed: Placed[ConversationMessage]) -> bytes:
     """The element of a message that came from PostgreSQL."""
-    message = placed.record
-    sixteen, stamp = message.id.bytes, placed.stamp
-    is_derived = placed.at_us == stamp_us(stamp) and sixteen == id_bytes(stamp, sixteen[8:], placed.at_us)
-    body = MessageBody(
-        sixteen[8:] if is_derived else sixteen,
+    message, stamp = placed.record, placed.stamp
+    sixteen, ms = message.id.bytes, stamp >> 16
+    said = (
         message.role,
         message.content,
         message.metadata,
@@ -455,9 +466,11 @@ def message_element(placed: Placed[ConversationMessage]) -> bytes:
         message.tokens_used,
         message.session_id.bytes if message.session_id else None,
     )
-    if is_derived:
-        return element_of("M", stamp, b"\0\0\0" + pack(body))
-    return _element(placed, pack(body))
+    if placed.at_us != ms * 1_000 or sixteen != id_bytes(stamp, sixteen[8:], placed.at_us):
+        return _element(placed, pack(MessageBody(sixteen, *said)))
+    if ms % 1_000 and ms // 1_000 < _LAST_SECOND:  # else its time is not packed in 64 bits
+        return pack(_Element(sixteen, message.created_at, *said))
+    return element_of("M", stamp, b"\0\0\0" + pack(MessageBody(sixteen[8:], *said)))
 
 
 def _element(placed: Placed[Any], body: bytes) -> bytes:

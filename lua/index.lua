@@ -37,10 +37,9 @@ local function let_go(index, now_ms)
 end
 
 -- From here on the only copy is in Redis: the index that names it has no TTL. Called before the value is written, as the one
--- that fails where somebody put another type under the index's name.
+-- that fails where somebody put another type under the index's name. Where it named it so before, it has none already.
 local function name_soiled(index, member)
-  redis.call('ZADD', index, '+inf', member)
-  redis.call('PERSIST', index)
+  if redis.call('ZADD', index, 'CH', '+inf', member) == 1 then redis.call('PERSIST', index) end
 end
 
 -- The same of a memory that stays as it is: nor has it one.

@@ -27,6 +27,8 @@ _INDEXED_WITHIN = timedelta(hours=8)
 """A week that has been over for longer was not met by the daemon, which looks for such every six hours."""
 _ALMOST = 0.8
 """So full a shard is soon at its limit."""
+_LARGE_HEAP = 2**29
+"""From so many bytes on it shows that libc's allocator finds no room near by (docs/performance.md)."""
 _TYPES = {
     **dict.fromkeys(("log", "dead", "feed"), "stream"),
     **dict.fromkeys(("accesses", "wanted"), "set"),
@@ -101,6 +103,7 @@ def _redis(settings: Settings, hot: HotStore) -> Iterator[Check]:
     yield Check("shards", "ok", f"{settings.shards}, as both stores were first used with")
     yield _keys(settings, hot)
     yield _memory(info)
+    yield _allocator(info)
     yield _append_only(info, hot)
     yield from _backlog(settings, hot)
     yield _dead_letters(settings, hot)
@@ -140,6 +143,14 @@ def _memory(info: dict[str, str]) -> Check:
     if not most:
         return Check("memory", "note", f"{used} used, {policy}; no maxmemory is set, so nothing bounds it")
     return Check("memory", "ok", f"{used} of {most / 2**20:,.1f} MiB used, {policy}")
+
+
+def _allocator(info: dict[str, str]) -> Check:
+    name, built = "allocator", info.get("mem_allocator", "unknown")
+    if built != "libc" or int(info.get("used_memory", 0)) < _LARGE_HEAP:
+        return Check(name, "ok", built)
+    said = "libc: among so much memory writes take longer. A Redis that is built with jemalloc, as most are, stays as fast"
+    return Check(name, "note", said)
 
 
 def _append_only(info: dict[str, str], hot: HotStore) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -19,7 +20,7 @@ NOW = 1_700_000_000_123_456
 NONCE = b"\xff2345678"
 SESSION = UUID("01890000-0000-7000-8000-000000000001")
 ARRAY, OTHER = True, False
-BODIES: dict[str, tuple[bool, int | str, str, object]] = {
+BODIES: dict[str, tuple[bool, int | str, str, Any]] = {
     "short": (ARRAY, "", "", [NONCE, "user", "hello"]),
     "all": (ARRAY, "", "", [NONCE, "user", "hello", {"a": [1]}, {"joy": 0.5}, 7, SESSION.bytes]),
     "dated": (OTHER, NOW - 5_000_000, "", [NONCE, "user", "hello"]),
@@ -88,6 +89,19 @@ def test_many_are_read_in_one_go_and_are_what_each_is(name: str, agent: UUID) ->
         assert (again[0], again[1:29]) == (0x98, element[1:29])
         with pytest.raises(AttributeError):
             message.role = "system"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("second", [NOW // 1_000_000, 0, (1 << 34) - 1, 1 << 34])
+@pytest.mark.parametrize("ms", [0, 1, 999])
+def test_an_element_is_the_same_when_it_comes_back_from_postgres(second: int, ms: int, agent: UUID) -> None:
+    for name in ("short", "all"):
+        _, _, _, [_, *said] = BODIES[name]
+        for seq in (0, 16, 65_535):
+            stamp = second * 1_000 + ms << 16 | seq
+            nonce = record_id(stamp, NONCE, stamp_us(stamp)).bytes[8:]
+            body = wire.MessageBody(nonce, *said)
+            element = wire.element_of("M", stamp, b"\0\0\0" + wire.pack(body))
+            assert wire.message_element(wire.message_of(agent, element)) == element
 
 
 def test_an_element_of_another_layout_among_them_is_for_who_reads_each(agent: UUID) -> None:

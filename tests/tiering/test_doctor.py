@@ -13,6 +13,7 @@ import redis
 
 from banshee_memory import ConfigurationError, NewMessage, Settings
 from banshee_memory.cold import partitions, words
+from banshee_memory.tiering import doctor
 from banshee_memory.tiering.doctor import Check, examine
 from tests.hot.raw import Server
 from tests.own_servers import own_database, own_redis
@@ -96,6 +97,16 @@ def test_a_server_that_may_evict_anything_is_refused(
     assert "volatile-lru" in check.said
     with redis.Redis.from_url(urls[0]) as raw:
         raw.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.parametrize("large", [0, 2**60])
+def test_an_allocator_that_slows_writes_in_a_large_heap_is_told(
+    tiers: Tiers, server: Server, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_LARGE_HEAP", large)
+    check, is_libc = checks(tiers)["allocator"], b"mem_allocator:libc" in server.command("INFO", "memory")
+    assert check.level == ("note" if is_libc and not large else "ok")
+    assert ("jemalloc" in check.said) == (check.level == "note" or not is_libc)
 
 
 def test_what_nobody_flushes_is_a_problem_after_a_minute(tiers: Tiers, server: Server, agent: UUID) -> None:
