@@ -109,6 +109,11 @@ def id_bytes(stamp: int, nonce: bytes, at_us: int) -> bytes:
     return _ID.pack(head, tail)
 
 
+def is_id_at(identity: UUID, stamp: int) -> bool:
+    """Whether it is the id, with whatever nonce, of a record with this stamp that brought no time of its own."""
+    return identity.int >> 58 == (stamp >> 16 << 16 | 0x7000 | (stamp & _SEQ) >> 4) << 6 | 0x20 | stamp & 0xF
+
+
 def stamp_in_id(sixteen: bytes) -> int:
     """The stamp of a record that brought no time of its own, from its id."""
     head, tail = int.from_bytes(sixteen[:8], "big"), sixteen[8]

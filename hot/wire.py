@@ -41,7 +41,7 @@ from banshee_memory.records import (
     StoredMemory,
     memory_id,
 )
-from banshee_memory.stamps import from_us, id_bytes, record_id, stamp_in_id, stamp_us, to_us, uuid_of
+from banshee_memory.stamps import from_us, id_bytes, is_id_at, record_id, stamp_in_id, stamp_us, to_us, uuid_of
 
 _DOUBLE = struct.Struct(">d")
 _FELT = struct.Struct(">dd")
@@ -466,7 +466,7 @@ def message_element(placed: Placed[ConversationMessage]) -> bytes:
         message.tokens_used,
         message.session_id.bytes if message.session_id else None,
     )
-    if placed.at_us != ms * 1_000 or sixteen != id_bytes(stamp, sixteen[8:], placed.at_us):
+    if placed.at_us != ms * 1_000 or not is_id_at(message.id, stamp):
         return _element(placed, pack(MessageBody(sixteen, *said)))
     if ms % 1_000 and ms // 1_000 < _LAST_SECOND:  # else its time is not packed in 64 bits
         return pack(_Element(sixteen, message.created_at, *said))

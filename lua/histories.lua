@@ -291,6 +291,7 @@ redis.register_function {
 
 -- Merges two lists of elements, each in order of place; of two with one stamp the first list's stays.
 local function merged(ours, theirs)
+  if #ours == 0 then return theirs end
   local known, result, i = {}, {}, 1
   for _, element in ipairs(ours) do known[stamp_in(element)] = true end
   for _, element in ipairs(theirs) do

@@ -149,7 +149,9 @@ def _allocator(info: dict[str, str]) -> Check:
     name, built = "allocator", info.get("mem_allocator", "unknown")
     if built != "libc" or int(info.get("used_memory", 0)) < _LARGE_HEAP:
         return Check(name, "ok", built)
-    said = "libc: among so much memory writes take longer. A Redis that is built with jemalloc, as most are, stays as fast"
+    said = (
+        "libc: among so much memory writes take longer. A Redis that is built with jemalloc, as most are, stays as fast"
+    )
     return Check(name, "note", said)
 
 

@@ -28,7 +28,7 @@ from banshee_memory.hot.replies import pack
 from banshee_memory.operations import Hit, Operations
 from banshee_memory.records import memory_id
 from banshee_memory.settings import Settings
-from banshee_memory.stamps import from_us, record_id, stamp_in_id, stamp_us, uuid_of
+from banshee_memory.stamps import from_us, is_id_at, record_id, stamp_in_id, stamp_us, uuid_of
 from banshee_memory.tiering import residency
 
 SETTINGS = Settings(max_json_depth=4, max_json_bytes=2_000)
@@ -46,6 +46,11 @@ def test_the_stamp_of_a_record_without_a_time_of_its_own_is_in_its_id(stamp: int
     assert stamp_in_id(usual.bytes) == stamp
     assert usual.version == 7
     assert usual.variant == "specified in RFC 4122"
+    assert is_id_at(usual, stamp)
+    for bit in range(128):
+        nonce_bit = bit < 58
+        assert is_id_at(UUID(int=usual.int ^ 1 << bit), stamp) == nonce_bit
+        assert bit > 63 or not is_id_at(usual, stamp ^ 1 << bit)
 
 
 @given(st.uuids(), st.text(), st.text())
