@@ -419,7 +419,8 @@ def store_memory(
     member = member_of(memory_type, key)
     args = (keys.agent.bytes, member, "" if ttl is None else repr(ttl), body, how)
     at = (keys.memory(member), keys.memories, keys.log)
-    return _once("store_memory", keys, at, args, _memory(keys, member), once)
+    stored = _or_miss(lambda head: wire.memory_of(keys.agent, member, head + body))
+    return _once("store_memory", keys, at, args, lambda reply: None if reply is None else stored(reply), once)
 
 
 def get_memory(keys: AgentKeys, memory_type: str, key: str) -> Call[StoredMemory | Miss | None]:
@@ -731,7 +732,7 @@ class Settlement:
     def memory(self, keys: AgentKeys, member: str, flushed: bytes, *, superseded: bool = False) -> None:
         """A memory that was flushed with this value; `superseded`: PostgreSQL has another, which stays."""
         self.keys += [keys.memory(member), keys.memories]
-        self.args += ["M" if superseded else "m", keys.agent.bytes, member, flushed[: wire.MEMORY_HEAD]]
+        self.args += ["M" if superseded else "m", keys.agent.bytes, member, flushed[: wire.MEMORY_FLUSHED]]
 
     def drop(self, key: str, element: bytes) -> None:
         """An element that becomes a dead letter, or is beyond retention."""

@@ -559,8 +559,8 @@ def pace_of(raw: bytes) -> Pace | None:
 
 # --- memories ---
 
-MEMORY_HEAD = 33
-"""The first bytes of a present memory: mark, stamp, expiry, access count, last access."""
+MEMORY_FLUSHED = 33
+"""The bytes of a present memory by which a flush knows it again: mark, stamp, expiry, access count, last access."""
 
 
 def is_for_postgres(raw: bytes | None) -> bool:
@@ -598,13 +598,10 @@ def memory_of(agent: UUID, member: str, raw: bytes) -> StoredMemory:
     return StoredMemory(stamp, record)
 
 
-def memory_of_body(agent: UUID, memory_type: str, key: str, body: MemoryBody, raw: bytes) -> MemoryRecord:
-    """A memory that was just stored with this body, from its value: what the server made of it stands before the body.
-
-    It holds the body's data itself.
-    """
+def memory_of_body(agent: UUID, memory_type: str, key: str, body: MemoryBody, head: bytes) -> MemoryRecord:
+    """A memory that was just stored with this body, whose data it holds, from the head that the server made."""
     try:
-        _, _, expires, count, accessed, created, updated = _MEMORY.unpack_from(raw)
+        _, _, expires, count, accessed, created, updated = _MEMORY.unpack(head)
         written = from_us(updated)
         began = written if created == updated else from_us(created)
         return MemoryRecord(
@@ -627,7 +624,7 @@ def memory_of_body(agent: UUID, memory_type: str, key: str, body: MemoryBody, ra
 
 def expires(raw: bytes) -> bool:
     """Whether a present memory ends by itself."""
-    return raw[:1] != b"A" and (len(raw) < MEMORY_HEAD or _DOUBLE.unpack_from(raw, 9)[0] > 0)
+    return raw[:1] != b"A" and (len(raw) < MEMORY_FLUSHED or _DOUBLE.unpack_from(raw, 9)[0] > 0)
 
 
 def memory_data(raw: bytes) -> Any:

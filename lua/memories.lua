@@ -1,6 +1,6 @@
 -- What an agent knows. A memory is a string:
 --   'P' present: stamp (8 bytes), then doubles: expires (0 = never), access count, last accessed, created, updated;
---       then the body (MessagePack, the client's)
+--       then the body (MessagePack, the client's). All before that is its head.
 --   'T' transient: the same, of a type that the user declared volatile: it has a TTL from the start, no stamp, and never
 --       goes to PostgreSQL
 --   'A' absent: stamp (8 bytes) of its deletion, or zeros where PostgreSQL knows no such memory
@@ -8,6 +8,13 @@
 -- The shard's accesses is a set of memories read since the last flush, `<agent><type>:<key>`.
 
 local HEADER = '>ddddd'
+local HEAD = 49
+
+-- The head of what is there, as all of it can be large; false where nothing is.
+local function head_of(memory)
+  local head = redis.call('GETRANGE', memory, 0, HEAD - 1)
+  return (head ~= '' or redis.call('EXISTS', memory) == 1) and head
+end
 
 local function parse_memory(value)
   local mark = value and string.sub(value, 1, 1)
@@ -50,9 +57,9 @@ end
 local function store_transient(key, index, member, head, body, ttl, now)
   local milliseconds = math.ceil(ttl * 1000)
   settle_member(index, member, milliseconds, now)
-  local value = 'T' .. ZERO .. head .. body
-  redis.call('SET', key, value, 'PX', milliseconds)
-  return value
+  head = 'T' .. ZERO .. head
+  redis.call('SET', key, head .. body, 'PX', milliseconds)
+  return head
 end
 
 -- banshee1_store_memory: stores or replaces. What is replaced leaves its creation time and access count.
@@ -60,7 +67,7 @@ end
 --   ARGV   agent (16 bytes), member (<type>:<key>), seconds to live ('' = for ever), body, 'blind' to store it as new
 --          where the key is not resident ('' = MISS then), 'volatile' to keep it out of PostgreSQL (needs seconds), 'replace'
 --          not to store it where there is none
---   reply  MISS | nil (there is none to replace) | the value
+--   reply  MISS | nil (there is none to replace) | its head
 --   errors BANSHEE_INVALID
 redis.register_function {
   function_name = 'banshee1_store_memory',
@@ -73,12 +80,12 @@ redis.register_function {
     if not ttl then return invalid('ttl: not seconds over 0 and up to a hundred years') end
     if how == 'volatile' and ttl == 0 then return invalid('ttl: a volatile memory needs one') end
     local now = now_us()
-    local value = redis.call('GET', KEYS[1])
-    if not is_known(value) and how ~= 'blind' and how ~= 'volatile' then return MISS end
-    local mark, expires, count, accessed, created = value and string.byte(value), nil, 0, now, now
+    local before = head_of(KEYS[1])
+    if not is_known(before) and how ~= 'blind' and how ~= 'volatile' then return MISS end
+    local mark, expires, count, accessed, created = before and string.byte(before), nil, 0, now, now
     local is_living = false
     if mark == 80 or mark == 84 then
-      local until_us, counted, last, first = struct.unpack('>dddd', value, 10)
+      local until_us, counted, last, first = struct.unpack('>dddd', before, 10)
       is_living = until_us == 0 or until_us > now
       if is_living then count, accessed, created = counted, last, first end
     end
@@ -91,10 +98,10 @@ redis.register_function {
     end
     local ms, seq = log_append(KEYS[3], 'V', agent, member)
     name_soiled(KEYS[2], member)
-    value = struct.pack('>BI6I2ddddd', 80, ms, seq, expires, count, accessed, created, now) .. ARGV[4]
-    redis.call('SET', KEYS[1], value) -- which takes a TTL away
-    return value
-  end, 4),
+    local head = struct.pack('>BI6I2ddddd', 80, ms, seq, expires, count, accessed, created, now)
+    redis.call('SET', KEYS[1], head .. ARGV[4]) -- which takes a TTL away
+    return head
+  end),
 }
 
 -- banshee1_get_memory: reads without counting.
@@ -141,9 +148,9 @@ redis.register_function {
   callback = function(KEYS, ARGV)
     if not is_agent(ARGV[1]) then return invalid('agent: not 16 bytes') end
     if not is_member(ARGV[2]) then return invalid('member: not <type>:<key> in UTF-8') end
-    local value = redis.call('GET', KEYS[1])
-    if not is_known(value) then return MISS end
-    local m = parse_memory(value)
+    local before = head_of(KEYS[1])
+    if not is_known(before) then return MISS end
+    local m = parse_memory(before)
     if not m or is_expired(m, now_us()) then return 0 end
     if m.transient then
       forget_name(KEYS[2], ARGV[2])

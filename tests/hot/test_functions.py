@@ -201,11 +201,11 @@ def test_a_memory_that_is_not_there_misses(server: Server, keys: AgentKeys) -> N
 
 def test_a_stored_memory_has_its_times_and_no_ttl(server: Server, keys: AgentKeys) -> None:
     server.set_clock(NOW)
-    value = server.fcall("store_memory", memory_at(keys), keys.agent.bytes, "fact:x", "1.5", b"body", "blind")
+    answered = server.fcall("store_memory", memory_at(keys), keys.agent.bytes, "fact:x", "1.5", b"body", "blind")
     ((entry, (_, kind, _, member)),) = server.command("XRANGE", keys.log, "-", "+")
     assert (kind, member) == (b"V" + keys.agent.bytes, b"fact:x")
     head = struct.pack(">cQddddd", b"P", stamp_of(entry), NOW + 1_500_000, 0, NOW, NOW, NOW)
-    assert value == head + b"body" == server.command("GET", keys.memory("fact:x"))
+    assert (answered, server.command("GET", keys.memory("fact:x"))) == (head, head + b"body")
     assert server.command("ZRANGE", keys.memories, 0, -1, "WITHSCORES") == [b"fact:x", b"inf"]
     assert [server.ttl(key) for key in memory_at(keys)] == [FOREVER] * 3
 
@@ -235,8 +235,16 @@ def test_an_expired_memory_is_none_and_its_name_is_free(server: Server, keys: Ag
     assert server.command("FCALL_RO", "banshee1_get_memory", 1, keys.memory("fact:x")) is None
     assert server.fcall("retrieve_memory", accesses_at(keys), agent, "fact:x") is None
     assert server.fcall("delete_memory", memory_at(keys), agent, "fact:x") == 0
-    value = server.fcall("store_memory", memory_at(keys), agent, "fact:x", "", b"new", "")
-    assert struct.unpack_from(">ddddd", value, 9) == (0, 0, NOW + 1e6, NOW + 1e6, NOW + 1e6)
+    head = server.fcall("store_memory", memory_at(keys), agent, "fact:x", "", b"new", "")
+    assert struct.unpack_from(">ddddd", head, 9) == (0, 0, NOW + 1e6, NOW + 1e6, NOW + 1e6)
+
+
+@pytest.mark.parametrize("foreign", [b"", b"no memory at all, and long enough to have a head"])
+def test_what_somebody_else_put_there_is_no_memory(server: Server, keys: AgentKeys, foreign: bytes) -> None:
+    server.command("SET", keys.memory("fact:x"), foreign)
+    assert server.fcall("delete_memory", memory_at(keys), keys.agent.bytes, "fact:x") == 0
+    head = server.fcall("store_memory", memory_at(keys), keys.agent.bytes, "fact:x", "", b"body", "")
+    assert server.command("GET", keys.memory("fact:x")) == head + b"body"
 
 
 def test_a_deleted_memory_leaves_a_tombstone(server: Server, keys: AgentKeys) -> None:

@@ -72,9 +72,9 @@ def test_no_more_waits_on_the_keys_of_an_agent_than_is_used_again(keys: AgentKey
 def test_a_memory_that_was_just_stored(keys: AgentKeys, accessed: int, created: int, expires: int) -> None:
     body = wire.MemoryBody({"a": [1, 2.5, None]}, 0.75, ("x", "y"))
     times = [float(t) for t in (expires and NOW + expires, 3, NOW + accessed, NOW + created, NOW)]
-    reply = b"P" + struct.pack(">Qddddd", 7, *times) + wire.pack(body)
+    reply = b"P" + struct.pack(">Qddddd", 7, *times)
     mine = packed.store_memory(keys, "fact", "river", body, wire.pack(body), None).decode(reply)
-    read = calls.store_memory(keys, "fact", "river", b"x", None).decode(reply)
+    read = calls.store_memory(keys, "fact", "river", wire.pack(body), None).decode(reply)
     assert isinstance(read, StoredMemory)
     assert mine == known(read)
 
