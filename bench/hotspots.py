@@ -139,8 +139,10 @@ def _title(operation: str) -> str:
 
 def main() -> None:
     """Counts, or draws."""
+    from bench import floors
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("operation", nargs="?")
+    parser.add_argument("operation", nargs="?", choices=list(floors.operations()))
     parser.add_argument("--top", type=int, default=25)
     parser.add_argument("--flame", type=Path)
     parser.add_argument("--write", action="store_true", help="of every operation, into docs/performance.md")

@@ -53,8 +53,10 @@ def hot(options: argparse.Namespace) -> tuple[list[Case], list[Cell], list[str],
 
         def between(words: str) -> None:
             print(words, end="\r", file=sys.stderr)
+            bench.memory.flush()  # as a daemon does all the time
             feel(bench.memory, world.READERS)
 
+        bench.redis.config_set("auto-aof-rewrite-percentage", 0)  # a child that rewrites the file would share the core
         measure(cases, options.rounds, loop, between)
         return cases, list(footprint.cells(bench.memory, bench.redis)), bench.notes, bench.versions()
 

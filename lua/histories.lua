@@ -213,8 +213,8 @@ redis.register_function {
       local context = ARGV[i + 1] ~= '' and felt or ''
       local at = own_time(ARGV[i], now)
       local element, entry, ms = record(KEYS[1], KEYS[2], 'M', ARGV[1], at, context, ARGV[i + 2], i > 2)
-      local next = #reply
-      reply[next + 1], reply[next + 2], reply[next + 3] = id_in(element) or '', entry, at or ms * 1000
+      local n = #reply
+      reply[n + 1], reply[n + 2], reply[n + 3] = id_in(element) or '', entry, at or ms * 1000
     end
     return reply
   end),
