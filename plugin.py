@@ -14,7 +14,7 @@ from banshee_memory.connections import Connections
 from banshee_memory.emotions import Emotion, EmotionalState
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls
+from banshee_memory.hot import calls, failover
 from banshee_memory.hot.feed import Subscription
 from banshee_memory.hot.rounds import Rounds
 from banshee_memory.operations import AnyOperation, Carried, Direct, Flushed, Operation, Operations, check_carried
@@ -336,7 +336,7 @@ class MemoryPlugin:
         """A flush for all that wrote to these shards and wait for PostgreSQL."""
         try:
             _, left_out = self._drain().flush_shards(sorted(shards))
-            return Flushed(left_out, self._open()[0].run(calls.named_server()))
+            return Flushed(left_out, self._open()[0].run(failover.named_server()))
         except BansheeError as exc:
             return exc
 

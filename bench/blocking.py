@@ -19,6 +19,8 @@ from uuid import UUID
 
 import redis
 
+from banshee_memory.hot import failover, flushing, leases
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 AGENT = UUID("30313233-3435-3637-3839-616263646566")
@@ -39,8 +41,8 @@ class Scene:
         self.hot = HotStore(url, settings)
         self.hot.load_library()
         self.keys, self.shard = agent_keys(AGENT, 1), shard_keys(0)
-        self.server = self.hot.run_all(calls.which_server())
-        self.hot.run(calls.seed(self.shard, 1, self.identity))
+        self.server = self.hot.run_all(failover.which_server())
+        self.hot.run(failover.seed(self.shard, 1, self.identity))
         for first in range(0, messages, 500):
             said = [(None, False, body(f"{number:08}")) for number in range(first, min(first + 500, messages))]
             self.hot.run(calls.append_messages(self.keys, said))
@@ -83,7 +85,7 @@ def lease(scene: Scene) -> None:
     """A reader that missed."""
     from banshee_memory.hot import calls
 
-    scene.run(calls.lease(scene.keys.messages, "h", b"12345678", 5.0))
+    scene.run(leases.lease(scene.keys.messages, "h", b"12345678", 5.0))
     scene.run(*calls.history_end(scene.keys.messages, 100))
 
 
@@ -93,7 +95,7 @@ def offer(scene: Scene) -> None:
 
     header = calls.end_of(scene.hot.run_all(calls.history_end(scene.keys.messages, 1))).header
     assert header is not None
-    scene.run(calls.offer_history(scene.keys.messages, header, 60.0, (0.0, 0), [scene.middle]))
+    scene.run(leases.offer_history(scene.keys.messages, header, 60.0, (0.0, 0), [scene.middle]))
 
 
 def amend(scene: Scene) -> None:
@@ -115,52 +117,49 @@ def append_late(scene: Scene) -> None:
 
 def flush(scene: Scene) -> None:
     """The first thousand entries are carried."""
-    from banshee_memory.hot import calls
-    from banshee_memory.hot.calls import Settlement
+    from banshee_memory.hot.flushing import Settlement
 
     for _ in range(5):
-        entries = scene.run(calls.log_head(scene.shard, 1_000, 1_000_000))
+        entries = scene.run(flushing.log_head(scene.shard, 1_000, 1_000_000))
         settlement = Settlement()
         settlement.history(scene.keys.messages, 50)
-        assert scene.run(calls.mark_clean(scene.shard, entries, settlement, 60.0, {}))
+        assert scene.run(flushing.mark_clean(scene.shard, entries, settlement, 60.0, {}))
 
 
 def find_outdated(scene: Scene) -> None:
     """PostgreSQL has a newer context of the message in the middle."""
-    from banshee_memory.hot import calls, wire
-    from banshee_memory.hot.calls import Settlement
+    from banshee_memory.hot import wire
+    from banshee_memory.hot.flushing import Settlement
 
     placed, settlement = wire.message_of(AGENT, scene.middle), Settlement()
     settlement.outdated(scene.keys.messages, placed.record.id, int(placed.at_us))
-    scene.run(calls.mark_clean(scene.shard, [], settlement, 60.0, {}))
+    scene.run(flushing.mark_clean(scene.shard, [], settlement, 60.0, {}))
 
 
 def log_again(scene: Scene) -> None:
     """PostgreSQL went back to nothing."""
-    from banshee_memory.hot import calls
     from banshee_memory.hot.keys import owned_key
 
     owned, start = owned_key(scene.keys.messages.encode()), 0
     assert owned is not None
     while start is not None:
-        _, start = scene.run(calls.log_again(owned, 0, start))
+        _, start = scene.run(failover.log_again(owned, 0, start))
 
 
 def recover(scene: Scene) -> None:
     """Another server than before: what of the list the log does not hold goes."""
-    from banshee_memory.hot import calls
 
     scene.raw.hdel(scene.shard.stats, "server")
-    scene.run(calls.park(scene.shard, scene.identity))
+    scene.run(failover.park(scene.shard, scene.identity))
     start: Any = b"-"
     while start:
-        start, _ = scene.run(calls.mentioned(scene.shard, start, 500))
+        start, _ = scene.run(failover.mentioned(scene.shard, start, 500))
     items, done = [(scene.keys.messages, "h", b"")], 0
     while items:
-        count, done = scene.run(calls.shed(scene.shard, scene.identity, os.urandom(8), items, done))
+        count, done = scene.run(failover.shed(scene.shard, scene.identity, os.urandom(8), items, done))
         items = items[count:]
-    scene.run(calls.mark_recovered(scene.shard, scene.identity))
-    scene.run(calls.seed(scene.shard, 1, scene.identity))
+    scene.run(failover.mark_recovered(scene.shard, scene.identity))
+    scene.run(failover.seed(scene.shard, 1, scene.identity))
 
 
 def forget_half(scene: Scene) -> None:

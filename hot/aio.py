@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, connection, faults, greeting, incarnation, library
+from banshee_memory.hot import calls, connection, failover, faults, greeting, incarnation, library
 from banshee_memory.hot.aio_rounds import AsyncRounds
 from banshee_memory.hot.cache import Cache
 from banshee_memory.hot.calls import Argument, Call
@@ -142,7 +142,7 @@ class AsyncHotStore:
             async with self._waiting_lock:
                 client = self._waiting = await self._waiting_now()
                 await self._send(client, calls.barrier())
-                server = calls.named_server().decode(await self._ask(client, *calls.named_server().command))
+                server = failover.named_server().decode(await self._ask(client, *failover.named_server().command))
                 reply = await self._ask(client, *greeting.waiting(level, self._settings))
         except BansheeError as exc:
             return exc
@@ -225,7 +225,7 @@ class AsyncHotStore:
     def _ask_again(self, made: Multiplexer) -> None:
         """What a server is asked first, it is asked now and then; see `connection.TRUSTED`."""
         if made.is_alive():
-            made.ask_all(calls.QUESTIONS).add_done_callback(partial(self._judge, made))
+            made.ask_all(failover.QUESTIONS).add_done_callback(partial(self._judge, made))
 
     def _judge(self, made: Multiplexer, asked: asyncio.Future[list[Any]]) -> None:
         if asked.cancelled() or asked.exception() is not None:
@@ -239,7 +239,7 @@ class AsyncHotStore:
         """What every new connection begins with: is this the server that was written to last?"""
         try:
             with self._faults():
-                replies = await made.ask_all(calls.QUESTIONS)
+                replies = await made.ask_all(failover.QUESTIONS)
             wrong = incarnation.objection([self._checked(made, reply) for reply in replies])
             if wrong:
                 raise faults.fault(ServerError(wrong), self._where)

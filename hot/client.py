@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from banshee_memory.errors import BansheeError, HotStoreUnavailable
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, faults, greeting, incarnation, library
+from banshee_memory.hot import calls, failover, faults, greeting, incarnation, library
 from banshee_memory.hot.cache import Cache
 from banshee_memory.hot.calls import Argument, Call
 from banshee_memory.hot.connection import Connection, Pool
@@ -134,7 +134,7 @@ class HotStore:
             with self._waiting_lock:
                 client = self._waiting = self._waiting_now()
                 self._send(client, calls.barrier())
-                server = calls.named_server().decode(self._ask(client, *calls.named_server().command))
+                server = failover.named_server().decode(self._ask(client, *failover.named_server().command))
                 reply = self._ask(client, *greeting.waiting(level, self._settings))
         except BansheeError as exc:
             return exc
@@ -218,7 +218,7 @@ class HotStore:
         """What every new connection begins with: is this the server that was written to last?"""
         try:
             with self._faults():
-                replies = made.ask_all(calls.QUESTIONS)
+                replies = made.ask_all(failover.QUESTIONS)
             wrong = incarnation.objection([self._checked(made, reply) for reply in replies])
             if wrong:
                 raise faults.fault(ServerError(wrong), self._where)
@@ -228,7 +228,7 @@ class HotStore:
 
     def _is_right(self, held: Connection) -> bool:
         """The same, of a connection that was greeted a while ago."""
-        return self.recovery is None or not incarnation.objection(held.ask_all(calls.QUESTIONS))
+        return self.recovery is None or not incarnation.objection(held.ask_all(failover.QUESTIONS))
 
     def _greeted(self) -> Pool:
         client = Pool(self._connect, self._is_right)

@@ -26,7 +26,7 @@ class Incarnation(NamedTuple):
 
 
 def incarnation_of(replies: list[Any]) -> Incarnation:
-    """What the answers to `calls.QUESTIONS` say."""
+    """What the answers to `failover.QUESTIONS` say."""
     info, named = parse_info(replies[0]), replies[1]
     # The process, and the history in which it was promoted: one that was demoted and promoted again is the same process
     # with another. Its own history's name says nothing: it changes when a first replica begins to follow.

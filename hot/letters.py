@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from banshee_memory.hot.calls import Call, Entry, entries_of
+from banshee_memory.hot.calls import Call
+from banshee_memory.hot.flushing import Entry, entries_of
 from banshee_memory.hot.keys import ShardKeys, agent_keys, shard_of
 from banshee_memory.records import DeadLetter
 from banshee_memory.stamps import from_us, stamp_of, stamp_us

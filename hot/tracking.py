@@ -18,7 +18,8 @@ from hiredis import ProtocolError
 from banshee_memory.errors import ConfigurationError
 from banshee_memory.hot import connection
 from banshee_memory.hot.cache import ABSENT, Cache, Marked, Told, told_by
-from banshee_memory.hot.calls import QUESTIONS, Argument, Call
+from banshee_memory.hot.calls import Argument, Call
+from banshee_memory.hot.failover import QUESTIONS
 from banshee_memory.hot.faults import LostError, ServerChangedError, ServerError, fault
 from banshee_memory.hot.incarnation import objection
 

@@ -12,8 +12,8 @@ from uuid import UUID
 from banshee_memory.cold.staging import AmendmentRow, Batch, EventRow, MemoryRow, MessageRow, StateRow
 from banshee_memory.errors import BansheeError
 from banshee_memory.hot import wire
-from banshee_memory.hot.calls import Entry, Settlement
 from banshee_memory.hot.faults import ForeignKeyError
+from banshee_memory.hot.flushing import Entry, Settlement
 from banshee_memory.hot.keys import AgentKeys, ShardKeys, agent_keys, member_of, member_parts
 from banshee_memory.records import StoredMemory
 from banshee_memory.settings import Settings

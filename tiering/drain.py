@@ -21,7 +21,7 @@ from banshee_memory.cold.drain import Drain as Transaction
 from banshee_memory.cold.staging import ReplyRow
 from banshee_memory.errors import ColdStoreUnavailable, ConfigurationError, HotStoreFull
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls
+from banshee_memory.hot import calls, failover, flushing
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import agent_keys, shard_keys, shard_of
 from banshee_memory.records import FlushReport
@@ -121,7 +121,7 @@ class Drain:
         numbers = range(self._settings.shards)
         every = with_logs(self._hot, numbers)
         lengths = ask(self._hot, [calls.log_length(keys) for keys in every])
-        counts = ask(self._hot, [calls.accesses_waiting(keys) for keys in every])
+        counts = ask(self._hot, [flushing.accesses_waiting(keys) for keys in every])
         return [n for n, *waits in zip(numbers, lengths, counts, strict=True) if any(waits)]
 
     def carry(self, shards: Sequence[int], wait: float | None) -> tuple[FlushReport, Mapping[int, Load]]:
@@ -157,8 +157,8 @@ class Drain:
         can hold entries that nobody flushed."""
         keys = with_logs(self._hot, transaction.held)
         count = self._entries_a_shard(len(keys))
-        heads = ask(self._hot, [calls.log_head(k, count, _SHARD_BYTES) for k in keys])
-        accessed = ask(self._hot, [calls.accessed(k, count) for k in keys])
+        heads = ask(self._hot, [flushing.log_head(k, count, _SHARD_BYTES) for k in keys])
+        accessed = ask(self._hot, [flushing.accessed(k, count) for k in keys])
         letters = ask(self._hot, [calls.dead_letters(k) for k in keys])
         loads = [
             Load(k, [], [], self._settings, count, is_left_out=True)
@@ -187,7 +187,7 @@ class Drain:
     def _replies(self, loads: Iterable[Load]) -> list[ReplyRow]:
         """What the calls were answered that brought an idempotency key; not those whose window is over."""
         keyed = [(load, entry, once) for load in loads for entry, once in load.keyed()]
-        plans = [calls.kept_reply(load.keys, entry.agent.bytes + once) for load, entry, once in keyed]
+        plans = [failover.kept_reply(load.keys, entry.agent.bytes + once) for load, entry, once in keyed]
         return [
             ReplyRow(entry.agent, chr(once[0]), once[1:], load.keys.shard, entry.stamp, reply)
             for (load, entry, once), reply in zip(keyed, ask(self._hot, plans), strict=True)
@@ -203,14 +203,14 @@ class Drain:
         ask(
             self._hot,
             [
-                calls.mark_clean(load.keys, load.entries, load.settlement(), self._settings.hot_ttl, load.dead)
+                flushing.mark_clean(load.keys, load.entries, load.settlement(), self._settings.hot_ttl, load.dead)
                 for load in loads.values()
                 if load.entries or load.accessed
             ],
         )
 
     def _newest(self, shards: Sequence[int]) -> dict[int, int]:
-        tails = ask(self._hot, [calls.log_tail(keys) for keys in with_logs(self._hot, shards)])
+        tails = ask(self._hot, [flushing.log_tail(keys) for keys in with_logs(self._hot, shards)])
         return {shard: tail[0].stamp if tail else 0 for shard, tail in zip(shards, tails, strict=True)}
 
     def _is_behind(self, load: Load | None, target: int) -> bool:

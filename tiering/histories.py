@@ -16,7 +16,7 @@ from uuid import UUID
 from banshee_memory.cold import reads
 from banshee_memory.errors import HotStoreFull, InvalidInput
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, wire
+from banshee_memory.hot import calls, leases, wire
 from banshee_memory.hot.calls import MISS, Call, Miss
 from banshee_memory.hot.faults import ServerError
 from banshee_memory.hot.keys import AgentKeys
@@ -166,7 +166,7 @@ def _both(
         start = BEGINNING if whole or not latest else (latest[0].at_us, latest[0].stamp)
         elements = [kind.encode(placed) for placed in latest]
         ttl = residency.settings.hot_ttl
-        yield from offered(calls.offer_history(kind.key(keys), history.header, ttl, start, elements))
+        yield from offered(leases.offer_history(kind.key(keys), history.header, ttl, start, elements))
     return hot, cold
 
 
@@ -175,7 +175,7 @@ def _leased(kind: Kind[R], residency: Residency, keys: AgentKeys, limit: int) ->
     at: str = kind.key(keys)
     token, ttl = os.urandom(8), residency.settings.lease_ttl
     try:
-        replies = yield [calls.lease(at, "h", token, ttl), *calls.history_end(at, limit)]
+        replies = yield [leases.lease(at, "h", token, ttl), *calls.history_end(at, limit)]
         return calls.end_of(replies[1:])
     except HotStoreFull:
         return calls.end_of((yield calls.history_end(at, limit)))

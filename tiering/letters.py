@@ -10,7 +10,8 @@ from banshee_memory import validation
 from banshee_memory.cold import reads
 from banshee_memory.errors import ConfigurationError, InvalidInput, shown
 from banshee_memory.hot import calls, letters
-from banshee_memory.hot.calls import Call, Entry
+from banshee_memory.hot.calls import Call
+from banshee_memory.hot.flushing import Entry
 from banshee_memory.hot.keys import ShardKeys, shard_keys, shard_of
 from banshee_memory.records import DeadLetter
 from banshee_memory.settings import Settings

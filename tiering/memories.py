@@ -8,9 +8,10 @@ from typing import Any
 from banshee_memory.cold import reads
 from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls
-from banshee_memory.hot.calls import MISS, RESIDENT
+from banshee_memory.hot import calls, leases
+from banshee_memory.hot.calls import MISS
 from banshee_memory.hot.keys import AgentKeys, member_of
+from banshee_memory.hot.leases import RESIDENT
 from banshee_memory.records import StoredMemory
 from banshee_memory.settings import Durability
 from banshee_memory.tiering.residency import Residency, insist, offered
@@ -129,7 +130,7 @@ def rehydrate(
     now_us = yield calls.now()
     query = reads.memory_of(keys.agent, memory_type, key, now_us)
     try:
-        token = yield calls.lease(keys.memory(member), "m", os.urandom(8), settings.lease_ttl)
+        token = yield leases.lease(keys.memory(member), "m", os.urandom(8), settings.lease_ttl)
     except HotStoreFull:
         if must:
             raise
@@ -139,5 +140,5 @@ def rehydrate(
     failpoint("rehydrate.memory_leased")
     stored = yield query
     failpoint("rehydrate.memory_asked")
-    yield from offered(calls.offer_memory(keys, member, token, settings.hot_ttl, stored))
+    yield from offered(leases.offer_memory(keys, member, token, settings.hot_ttl, stored))
     return stored  # type: ignore[no-any-return]

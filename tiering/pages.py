@@ -15,7 +15,7 @@ from typing import NamedTuple
 from banshee_memory.cold import reads
 from banshee_memory.errors import HotStoreFull
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, wire
+from banshee_memory.hot import calls, leases, wire
 from banshee_memory.hot.keys import AgentKeys, member_of, member_parts
 from banshee_memory.records import MemoryRecord, StoredMemory
 from banshee_memory.stamps import to_us
@@ -102,7 +102,7 @@ def _leased(residency: Residency, keys: AgentKeys, memory_type: str | None, seen
     """The right to say what PostgreSQL will; None where Redis has no room."""
     with suppress(HotStoreFull):
         ttl = residency.settings.lease_ttl
-        return (yield calls.lease_memories(keys, memory_type, os.urandom(8), ttl, seen.empty))  # type: ignore[no-any-return]
+        return (yield leases.lease_memories(keys, memory_type, os.urandom(8), ttl, seen.empty))  # type: ignore[no-any-return]
     return None
 
 
@@ -123,7 +123,7 @@ def _offered(
             member = member_of(stored.record.memory_type, stored.record.key)
             values[member] = b"" if member in seen.hot else wire.memory_bytes(stored)
     batches = list(_batches(values))
-    offer = partial(calls.offer_memories, keys, memory_type, token, ttl)
+    offer = partial(leases.offer_memories, keys, memory_type, token, ttl)
     with suppress(HotStoreFull):
         replies = yield [offer(batch, whole=whole and batch is batches[-1]) for batch in batches]
         failpoint("list.type_offered")

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from banshee_memory.cold import reads
 from banshee_memory.errors import ColdStoreUnavailable, DurabilityUnavailable, HotStoreUnavailable
-from banshee_memory.hot import calls
+from banshee_memory.hot import calls, failover, flushing
 from banshee_memory.hot.calls import MISS
 from banshee_memory.hot.greeting import taken_by_another
 from banshee_memory.hot.keys import AgentKeys, shard_keys
@@ -92,9 +92,9 @@ def wait_cold(given: Receipt, timeout: float) -> Steps[None]:
 
 
 def _is_cold(given: Receipt) -> Steps[bool]:
-    if given.stamp and given.server and (yield calls.named_server()) != given.server:
+    if given.stamp and given.server and (yield failover.named_server()) != given.server:
         raise taken_by_another(None, given)
-    head = yield calls.log_head(shard_keys(given.shard), 1, 1)
+    head = yield flushing.log_head(shard_keys(given.shard), 1, 1)
     if head and head[0].stamp <= given.stamp:
         return False
     return bool((yield reads.shard_stamp(given.shard)) >= given.stamp)

@@ -25,7 +25,7 @@ from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import Drain as Rows
 from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, greeting
+from banshee_memory.hot import calls, failover, greeting
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.faults import ServerChangedError
@@ -108,7 +108,7 @@ class _Recovery:
         self._admit(found)
 
     def _found(self) -> Incarnation:
-        return incarnation_of(self._hot.run_all(calls.which_server()))
+        return incarnation_of(self._hot.run_all(failover.which_server()))
 
     def _check_shards(self) -> None:
         """A client with another number of shards is refused before it touches anything, if PostgreSQL can tell."""
@@ -121,7 +121,7 @@ class _Recovery:
 
     def _let_go_of_what_may_be_stale(self, server: str) -> None:
         # A key of ours that somebody broke (another type) must not keep the other shards.
-        parked = self._ask_it([calls.park(keys, server) for keys in self._shards])
+        parked = self._ask_it([failover.park(keys, server) for keys in self._shards])
         failpoint("recover.parked")
         if not any(parked):
             return
@@ -129,7 +129,7 @@ class _Recovery:
         for keys in _pages(self._owned(), _KEYS_AT_ONCE):
             self._shed(keys, server, kept)
             failpoint("recover.shed")
-        self._ask_it([calls.mark_recovered(keys, server) for keys in self._shards])
+        self._ask_it([failover.mark_recovered(keys, server) for keys in self._shards])
         failpoint("recover.met")
 
     def _owned(self) -> Iterator[OwnedKey]:
@@ -144,7 +144,7 @@ class _Recovery:
         for keys in self._shards:
             start = b"-"
             while start:
-                (page,) = ask(self._hot, [calls.mentioned(keys, start, _ENTRIES_AT_ONCE)])
+                (page,) = ask(self._hot, [failover.mentioned(keys, start, _ENTRIES_AT_ONCE)])
                 start, mentions = page or (b"", [])
                 for agent, what in mentions:
                     kept[keys.shard, agent].append(what)
@@ -156,7 +156,7 @@ class _Recovery:
             by_shard[key.shard].append((key.name, _LETTERS[key.kind], _kept_in(key, kept)))
         birth, starts = os.urandom(8), dict.fromkeys(by_shard, 0)
         while by_shard:  # each call does some of it, so that each is short
-            plans = [calls.shed(self._shards[n], server, birth, items, starts[n]) for n, items in by_shard.items()]
+            plans = [failover.shed(self._shards[n], server, birth, items, starts[n]) for n, items in by_shard.items()]
             for shard, done in zip(list(by_shard), self._ask_it(plans), strict=True):
                 items, starts[shard] = done or (len(by_shard[shard]), 0)
                 by_shard[shard] = by_shard[shard][items:]
@@ -195,27 +195,27 @@ class _Recovery:
             by_shard: dict[int, list[tuple[str, str]]] = defaultdict(list)
             for key in page:
                 by_shard[key.shard].append((key.name, _LETTERS[key.kind]))
-            self._ask_it([calls.clear(self._shards[n], server, items) for n, items in by_shard.items()])
+            self._ask_it([failover.clear(self._shards[n], server, items) for n, items in by_shard.items()])
 
     def _tell_replies(self, rows: Rows) -> None:
         """What calls with an idempotency key were answered after this server's last stamp, and within the window."""
         now_us = self._hot.run(calls.now())
         oldest = max(int(now_us - self._settings.idempotency_window * 1e6), 0) // 1_000 << 16
-        lasts = ask(self._hot, [calls.reached(keys) for keys in self._shards])
+        lasts = ask(self._hot, [failover.reached(keys) for keys in self._shards])
         for keys, last in zip(self._shards, lasts, strict=True):
             if last is not None:
                 for page in rows.replies_after(keys.shard, max(last, oldest)):
                     told = [(row.agent_id.bytes + row.function.encode() + row.key, row.reply) for row in page]
-                    self._hot.run_all([calls.keep_reply(keys, field, reply) for field, reply in told])
+                    self._hot.run_all([failover.keep_reply(keys, field, reply) for field, reply in told])
 
     def _seed(self, flushed: Mapping[int, int], server: str) -> dict[int, int]:
         """Makes the logs; gives, of those that were not there, the last stamps that the server had itself."""
-        plans = [calls.seed(self._shards[shard], stamp, server) for shard, stamp in flushed.items()]
+        plans = [failover.seed(self._shards[shard], stamp, server) for shard, stamp in flushed.items()]
         lasts = zip(flushed, self._ask_it(plans), strict=True)
         return {shard: last for shard, last in lasts if last is not None}
 
     def _name(self, found: Incarnation) -> None:
-        _of_it([self._hot.run(calls.name_server(found.identity))])
+        _of_it([self._hot.run(failover.name_server(found.identity))])
 
     def _ask_it(self, plans: Sequence[Call[Any]]) -> list[Any]:
         """As `ask`, of the server that is recovered and of no other."""
@@ -223,7 +223,7 @@ class _Recovery:
 
 
 def _of_it(replies: list[Any]) -> list[Any]:
-    if calls.CHANGED in replies:
+    if failover.CHANGED in replies:
         raise ServerChangedError("Redis was replaced once more while it was recovered; try again")
     return replies
 

@@ -12,7 +12,7 @@ from itertools import islice
 
 from banshee_memory.cold.drain import Drain as Rows
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls
+from banshee_memory.hot import failover
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import PREFIX, OwnedKey, owned_key, shard_keys
 from banshee_memory.stamps import from_us, stamp_us
@@ -24,9 +24,9 @@ _KEYS_AT_ONCE = 1_000
 def gone_back(hot: HotStore, held: Mapping[int, int]) -> dict[int, int]:
     """Of shards and the stamps up to which PostgreSQL has them: those that Redis knows to be flushed further, and to
     where. Those whose log is not there are left to who brings it back."""
-    marks = ask(hot, [calls.flushed_mark(shard_keys(shard)) for shard in held])
+    marks = ask(hot, [failover.flushed_mark(shard_keys(shard)) for shard in held])
     behind = {shard: mark for shard, mark in zip(held, marks, strict=True) if mark and mark > held[shard]}
-    reached = ask(hot, [calls.reached(shard_keys(shard)) for shard in behind])
+    reached = ask(hot, [failover.reached(shard_keys(shard)) for shard in behind])
     return {shard: mark for (shard, mark), last in zip(behind.items(), reached, strict=True) if last is None}
 
 
@@ -60,7 +60,7 @@ def _log_again(hot: HotStore, page: Sequence[OwnedKey], held: Mapping[int, int])
     """How many entries were logged. Lists that are long take several calls, so that each is short."""
     count, left = 0, dict.fromkeys(page, 0)
     while left:
-        replies = ask(hot, [calls.log_again(key, held[key.shard], start) for key, start in left.items()])
+        replies = ask(hot, [failover.log_again(key, held[key.shard], start) for key, start in left.items()])
         told = {key: reply for key, reply in zip(left, replies, strict=True) if reply is not None}
         count += sum(logged for logged, _ in told.values())
         left = {key: start for key, (_, start) in told.items() if start is not None}
@@ -71,7 +71,7 @@ def _log_again(hot: HotStore, page: Sequence[OwnedKey], held: Mapping[int, int])
 def lower_marks(hot: HotStore, held: Mapping[int, int], behind: Mapping[int, int]) -> None:
     """Says of shards that PostgreSQL has them up to `held` only, where nothing that was flushed since said it."""
     if behind:
-        hot.run_all([calls.mark_flushed(shard_keys(shard), held[shard], mark) for shard, mark in behind.items()])
+        hot.run_all([failover.mark_flushed(shard_keys(shard), held[shard], mark) for shard, mark in behind.items()])
         failpoint("restore.marked")
 
 

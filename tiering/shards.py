@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from banshee_memory.errors import BansheeError
-from banshee_memory.hot import calls
+from banshee_memory.hot import failover
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.faults import ForeignKeyError
@@ -32,5 +32,5 @@ def or_none(reply: T | BansheeError) -> T | None:
 def with_logs(hot: HotStore, shards: Iterable[int]) -> list[ShardKeys]:
     """The keys of shards, each with its log where that is now: parked, until the server that it is on is recovered."""
     every = [shard_keys(number) for number in shards]
-    parked = ask(hot, [calls.parked_length(keys) for keys in every])
+    parked = ask(hot, [failover.parked_length(keys) for keys in every])
     return [keys._replace(log=keys.parked) if count else keys for keys, count in zip(every, parked, strict=True)]

@@ -9,9 +9,10 @@ from banshee_memory.cold import reads
 from banshee_memory.emotions import Emotion, EmotionalState, StoredState
 from banshee_memory.errors import ColdStoreUnavailable, HotStoreFull
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, wire
-from banshee_memory.hot.calls import MISS, RESIDENT
+from banshee_memory.hot import calls, leases, wire
+from banshee_memory.hot.calls import MISS
 from banshee_memory.hot.keys import AgentKeys
+from banshee_memory.hot.leases import RESIDENT
 from banshee_memory.hot.wire import SettledEvent
 from banshee_memory.settings import Durability
 from banshee_memory.tiering.residency import Residency, insist, offered
@@ -59,7 +60,7 @@ def rehydrate(residency: Residency, keys: AgentKeys) -> Steps[StoredState | None
     """
     settings = residency.settings
     try:
-        token = yield calls.lease(keys.state, "s", os.urandom(8), settings.lease_ttl)
+        token = yield leases.lease(keys.state, "s", os.urandom(8), settings.lease_ttl)
     except HotStoreFull:
         return (yield reads.state_of(keys.agent))  # type: ignore[no-any-return]
     if token is RESIDENT:
@@ -67,7 +68,7 @@ def rehydrate(residency: Residency, keys: AgentKeys) -> Steps[StoredState | None
     failpoint("rehydrate.state_leased")
     stored = yield reads.state_of(keys.agent)
     failpoint("rehydrate.state_asked")
-    yield from offered(calls.offer_state(keys, token, settings.hot_ttl, stored))
+    yield from offered(leases.offer_state(keys, token, settings.hot_ttl, stored))
     return stored  # type: ignore[no-any-return]
 
 

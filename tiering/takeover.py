@@ -23,7 +23,7 @@ from banshee_memory.cold.original import KINDS, Original
 from banshee_memory.cold.staging import AnyRow, Batch, EventRow, MemoryRow, MessageRow, StateRow
 from banshee_memory.errors import HotStoreUnavailable, InvalidInput
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls
+from banshee_memory.hot import calls, failover
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys, agent_keys, member_of, shard_keys, shard_of
 from banshee_memory.records import TakenOver, TakeOverReport
@@ -134,7 +134,7 @@ class TakeOver:
                 raise InvalidInput("the original", f"PostgreSQL refuses a row of agent {row.agent_id}: {reason}")
             # The clock of the original may be ahead of that of Redis: what is written here from now on is newer all the
             # same, on this server and, as PostgreSQL knows it, on any other.
-            self._hot.run_all([calls.stamp_after(shard_keys(shard), stamp) for shard, stamp in newest.items()])
+            self._hot.run_all([failover.stamp_after(shard_keys(shard), stamp) for shard, stamp in newest.items()])
             failpoint("takeover.stamps_moved")
             drain.advance({}, newest)
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from banshee_memory import ConversationMessage, Emotion, EmotionalState
-from banshee_memory.hot import calls, wire
+from banshee_memory.hot import calls, flushing, wire
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys, shard_keys
 from banshee_memory.records import Placed
@@ -43,7 +43,7 @@ def test_an_element_is_made_of_its_entry_alike(name: str, server: Server, hot: H
         for _ in range(40)  # with sequence numbers of more than four bits
     ]
     elements = hot.run(calls.whole_history(keys.messages)).elements
-    entries = [entry for entry in hot.run(calls.log_head(shard_keys(keys.shard), 50, 9_999)) if entry.kind == "M"]
+    entries = [entry for entry in hot.run(flushing.log_head(shard_keys(keys.shard), 50, 9_999)) if entry.kind == "M"]
     assert elements == [wire.element_of("M", entry.stamp, entry.payload) for entry in entries]
     assert {0x94 <= element[0] <= 0x98 for element in elements} == {is_array}
     if name not in ("no array", "shorter"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from banshee_memory.emotions import Emotion, EmotionalState
-from banshee_memory.hot import calls, erasing, wire
+from banshee_memory.hot import calls, erasing, leases, wire
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys, agent_keys, shard_keys
 from banshee_memory.stamps import stamp_in_id, stamp_of
@@ -88,7 +88,7 @@ def test_what_is_left_goes_and_what_is_newer_stays(hot: HotStore, server: Server
     now = hot.run(calls.now())
     say(hot, keys, "new")
     remember(hot, keys, "new")
-    hot.run(calls.lease(keys.memory("fact:leased"), "m", b"12345678", 60.0))
+    hot.run(leases.lease(keys.memory("fact:leased"), "m", b"12345678", 60.0))
     members = [b"fact:old", b"fact:new", b"fact:leased", b"fact:none"]
     before = hot.run(calls.history_end(keys.messages, 5)[0])
     assert hot.run(erasing.erase_keys(keys, through, now, members)) == (3, False)

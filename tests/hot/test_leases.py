@@ -10,10 +10,10 @@ import pytest
 
 from banshee_memory import ConversationMessage, Emotion, EmotionalState
 from banshee_memory.emotions import Felt, StoredState
-from banshee_memory.hot import calls, wire
-from banshee_memory.hot.calls import RESIDENT
+from banshee_memory.hot import calls, flushing, leases, wire
 from banshee_memory.hot.client import HotStore
 from banshee_memory.hot.keys import AgentKeys, shard_keys
+from banshee_memory.hot.leases import RESIDENT
 from banshee_memory.records import Placed
 from tests.hot.raw import Server, stored_state
 
@@ -30,8 +30,8 @@ def feel(hot: HotStore, keys: AgentKeys) -> None:
 def be_flushed(hot: HotStore, keys: AgentKeys) -> None:
     """What a flush does to the agent's keys once all is committed."""
     shard = shard_keys(keys.shard)
-    entries = hot.run(calls.log_head(shard, 100, 1_000_000))
-    settlement = calls.Settlement()
+    entries = hot.run(flushing.log_head(shard, 100, 1_000_000))
+    settlement = flushing.Settlement()
     stored = stored_state(hot, keys)
     if stored is not None:
         settlement.state(keys, stored.stamp)
@@ -39,7 +39,7 @@ def be_flushed(hot: HotStore, keys: AgentKeys) -> None:
     raw = hot.run(calls.memory_bytes(keys, MEMBER))
     if raw is not None:
         settlement.memory(keys, MEMBER, raw)
-    assert hot.run(calls.mark_clean(shard, entries, settlement, TTL, {}))
+    assert hot.run(flushing.mark_clean(shard, entries, settlement, TTL, {}))
 
 
 def leave(hot: HotStore, keys: AgentKeys) -> None:
@@ -49,9 +49,9 @@ def leave(hot: HotStore, keys: AgentKeys) -> None:
 
 def come_back(hot: HotStore, keys: AgentKeys) -> None:
     """Another reader rehydrates the state, under a lease of its own."""
-    token = hot.run(calls.lease(keys.state, "s", TWO, TTL))
+    token = hot.run(leases.lease(keys.state, "s", TWO, TTL))
     assert isinstance(token, bytes)
-    assert hot.run(calls.offer_state(keys, token, TTL, OLD))
+    assert hot.run(leases.offer_state(keys, token, TTL, OLD))
 
 
 # --- states ---
@@ -68,45 +68,45 @@ CHANGED: dict[str, list[Callable[[HotStore, AgentKeys], None]]] = {
 
 @pytest.mark.parametrize("meanwhile", CHANGED)
 def test_a_stale_state_is_refused(hot: HotStore, server: Server, keys: AgentKeys, meanwhile: str) -> None:
-    assert hot.run(calls.lease(keys.state, "s", ONE, TTL)) == ONE
+    assert hot.run(leases.lease(keys.state, "s", ONE, TTL)) == ONE
     for step in CHANGED[meanwhile]:
         step(hot, keys)
     before = server.content()
     stale = StoredState({Emotion.HATE: Felt(1.0, 0)}, {}, 0, 0)
-    assert hot.run(calls.offer_state(keys, ONE, TTL, stale)) is False
+    assert hot.run(leases.offer_state(keys, ONE, TTL, stale)) is False
     assert server.content() == before
 
 
 def test_a_lease_ends_with_its_ttl(hot: HotStore, server: Server, keys: AgentKeys) -> None:
-    hot.run(calls.lease(keys.state, "s", ONE, TTL))
+    hot.run(leases.lease(keys.state, "s", ONE, TTL))
     assert 0 < server.ttl(keys.state) <= TTL * 1000
     server.command("DEL", keys.state)
-    assert hot.run(calls.offer_state(keys, ONE, TTL, OLD)) is False
+    assert hot.run(leases.offer_state(keys, ONE, TTL, OLD)) is False
 
 
 def test_two_readers_share_a_lease_and_one_offer_is_taken(hot: HotStore, keys: AgentKeys) -> None:
     for kind, key in (("s", keys.state), ("m", keys.memory(MEMBER))):
-        assert hot.run(calls.lease(key, kind, ONE, TTL)) == ONE
-        assert hot.run(calls.lease(key, kind, TWO, TTL)) == ONE
-    assert hot.run(calls.offer_state(keys, ONE, TTL, OLD)) is True
-    assert hot.run(calls.offer_state(keys, ONE, TTL, OLD)) is False
-    assert hot.run(calls.lease(keys.state, "s", TWO, TTL)) is RESIDENT
+        assert hot.run(leases.lease(key, kind, ONE, TTL)) == ONE
+        assert hot.run(leases.lease(key, kind, TWO, TTL)) == ONE
+    assert hot.run(leases.offer_state(keys, ONE, TTL, OLD)) is True
+    assert hot.run(leases.offer_state(keys, ONE, TTL, OLD)) is False
+    assert hot.run(leases.lease(keys.state, "s", TWO, TTL)) is RESIDENT
 
 
 def test_a_taken_offer_is_clean_and_a_lease_is_no_state(hot: HotStore, server: Server, keys: AgentKeys) -> None:
-    hot.run(calls.lease(keys.state, "s", ONE, TTL))
+    hot.run(leases.lease(keys.state, "s", ONE, TTL))
     assert hot.run(calls.load_state(keys)) is calls.MISS
     assert hot.run(calls.update_emotions(keys, {Emotion.JOY: 0.5}, "add")) is calls.MISS
-    assert hot.run(calls.offer_state(keys, ONE, TTL, OLD))
+    assert hot.run(leases.offer_state(keys, ONE, TTL, OLD))
     assert stored_state(hot, keys) == OLD
     assert 0 < server.ttl(keys.state) <= TTL * 1000
 
 
 def test_a_known_absence_is_no_miss(hot: HotStore, keys: AgentKeys) -> None:
-    hot.run(calls.lease(keys.state, "s", ONE, TTL))
-    assert hot.run(calls.offer_state(keys, ONE, TTL, None))
+    hot.run(leases.lease(keys.state, "s", ONE, TTL))
+    assert hot.run(leases.offer_state(keys, ONE, TTL, None))
     assert hot.run(calls.load_state(keys)) is None
-    assert hot.run(calls.lease(keys.state, "s", TWO, TTL)) is RESIDENT
+    assert hot.run(leases.lease(keys.state, "s", TWO, TTL)) is RESIDENT
 
 
 # --- memories ---
@@ -133,21 +133,21 @@ MEMORY_CHANGED: dict[str, list[Callable[[HotStore, AgentKeys], None]]] = {
 
 @pytest.mark.parametrize("meanwhile", MEMORY_CHANGED)
 def test_a_stale_memory_is_refused(hot: HotStore, server: Server, keys: AgentKeys, meanwhile: str) -> None:
-    assert hot.run(calls.lease(keys.memory(MEMBER), "m", ONE, TTL)) == ONE
+    assert hot.run(leases.lease(keys.memory(MEMBER), "m", ONE, TTL)) == ONE
     for step in MEMORY_CHANGED[meanwhile]:
         step(hot, keys)
     before = server.content()
-    assert hot.run(calls.offer_memory(keys, MEMBER, ONE, TTL, None)) is False
+    assert hot.run(leases.offer_memory(keys, MEMBER, ONE, TTL, None)) is False
     assert server.content() == before
 
 
 def test_an_absent_memory_is_known_and_clean(hot: HotStore, server: Server, keys: AgentKeys) -> None:
-    hot.run(calls.lease(keys.memory(MEMBER), "m", ONE, TTL))
+    hot.run(leases.lease(keys.memory(MEMBER), "m", ONE, TTL))
     assert hot.run(calls.get_memory(keys, "fact", "x")) is calls.MISS
-    assert hot.run(calls.offer_memory(keys, MEMBER, ONE, TTL, None))
+    assert hot.run(leases.offer_memory(keys, MEMBER, ONE, TTL, None))
     assert hot.run(calls.get_memory(keys, "fact", "x")) is None
     assert 0 < server.ttl(keys.memory(MEMBER)) <= TTL * 1000
-    assert hot.run(calls.lease(keys.memory(MEMBER), "m", TWO, TTL)) is RESIDENT
+    assert hot.run(leases.lease(keys.memory(MEMBER), "m", TWO, TTL)) is RESIDENT
 
 
 @pytest.mark.parametrize(("left", "expected"), [(2.0, 2.0), (3600.0, TTL)])
@@ -158,7 +158,7 @@ def test_a_rehydrated_memory_goes_when_it_expires_or_earlier(
     server.set_clock(now)
     value = wire.pack(wire.MemoryBody("x", 0.5))
     head = wire._MEMORY.pack(b"P", 5, now + left * 1e6, 0, now, now, now)
-    hot.run(calls.lease(keys.memory(MEMBER), "m", ONE, TTL))
+    hot.run(leases.lease(keys.memory(MEMBER), "m", ONE, TTL))
     at = [keys.memory(MEMBER), keys.memories, keys.forgotten]
     offered = (ONE, int(TTL * 1000), MEMBER, head + value, keys.agent.bytes)
     assert server.fcall("offer_memory", at, *offered) == b"OK"
@@ -170,7 +170,7 @@ def test_a_memory_that_expired_on_the_way_is_installed_as_absent(
 ) -> None:
     server.set_clock(1_700_000_000_000_000)
     head = wire._MEMORY.pack(b"P", 5, 1_700_000_000_000_000, 0, 0, 0, 0)
-    hot.run(calls.lease(keys.memory(MEMBER), "m", ONE, TTL))
+    hot.run(leases.lease(keys.memory(MEMBER), "m", ONE, TTL))
     at = [keys.memory(MEMBER), keys.memories, keys.forgotten]
     server.fcall("offer_memory", at, ONE, 1000, MEMBER, head + b"x", keys.agent.bytes)
     assert server.command("GET", keys.memory(MEMBER))[:1] == b"A"
@@ -210,14 +210,14 @@ def contents(hot: HotStore, keys: AgentKeys) -> list[str]:
 
 
 def leased(hot: HotStore, keys: AgentKeys, token: bytes = ONE) -> wire.Header:
-    hot.run(calls.lease(keys.messages, "h", token, TTL))
+    hot.run(leases.lease(keys.messages, "h", token, TTL))
     header = hot.run(calls.whole_history(keys.messages)).header
     assert header is not None
     return header
 
 
 def offer(hot: HotStore, keys: AgentKeys, header: wire.Header, elements: list[bytes]) -> bool:
-    return hot.run(calls.offer_history(keys.messages, header, TTL, (0.0, 0), elements))
+    return hot.run(leases.offer_history(keys.messages, header, TTL, (0.0, 0), elements))
 
 
 def test_a_list_that_is_not_there_is_begun_empty_for_a_while(hot: HotStore, server: Server, keys: AgentKeys) -> None:

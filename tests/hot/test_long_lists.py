@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from banshee_memory.hot import calls, erasing, wire
-from banshee_memory.hot.calls import Entry, Settlement
+from banshee_memory.hot import calls, erasing, failover, flushing, leases, wire
 from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.flushing import Entry, Settlement
 from banshee_memory.hot.incarnation import incarnation_of
 from banshee_memory.hot.keys import AgentKeys, OwnedKey, owned_key, shard_keys
 from tests.hot.raw import Server
@@ -38,11 +38,11 @@ def contents(hot: HotStore, keys: AgentKeys) -> list[str]:
 def flushed(hot: HotStore, keys: AgentKeys, entries: Sequence[Entry]) -> None:
     settlement = Settlement()
     settlement.history(keys.messages, CAP)
-    assert hot.run(calls.mark_clean(shard_keys(keys.shard), entries, settlement, 60.0, {}))
+    assert hot.run(flushing.mark_clean(shard_keys(keys.shard), entries, settlement, 60.0, {}))
 
 
 def log(hot: HotStore, keys: AgentKeys, most: int) -> list[Entry]:
-    return hot.run(calls.log_head(shard_keys(keys.shard), most, EVERYTHING))
+    return hot.run(flushing.log_head(shard_keys(keys.shard), most, EVERYTHING))
 
 
 def lranges(server: Server, keys: AgentKeys, act: Any) -> int:
@@ -118,11 +118,11 @@ def test_a_list_is_shed_some_at_a_time(hot: HotStore, server: Server, keys: Agen
         server.command("XDEL", shard.log, entries[number].id)
     mentions = [wire.message_of(keys.agent, elements[number]).record.id.bytes for number in kept]
     told = b"".join(bytes([17, 0]) + mention for mention in mentions)
-    named = incarnation_of(hot.run_all(calls.which_server())).identity
-    assert hot.run(calls.park(shard, named)) is True
+    named = incarnation_of(hot.run_all(failover.which_server())).identity
+    assert hot.run(failover.park(shard, named)) is True
     items, start, rounds = [(keys.state, "s", b""), (keys.messages, "h", told), (keys.events, "h", b"")], 0, 0
     while items:
-        done = hot.run(calls.shed(shard, named, b"a birth.", items, start))
+        done = hot.run(failover.shed(shard, named, b"a birth.", items, start))
         assert isinstance(done, tuple)
         items, start, rounds = items[done[0] :], done[1], rounds + 1
     assert rounds > LONG // CHUNK
@@ -135,7 +135,7 @@ def test_a_list_is_shed_some_at_a_time(hot: HotStore, server: Server, keys: Agen
 def logged_again(hot: HotStore, owned: OwnedKey, floor: int) -> Iterator[int]:
     start: int | None = 0
     while start is not None:
-        again, start = hot.run(calls.log_again(owned, floor, start))
+        again, start = hot.run(failover.log_again(owned, floor, start))
         yield again
 
 
@@ -149,7 +149,7 @@ def test_a_list_is_logged_again_some_at_a_time(
     assert owned is not None
     counts = list(logged_again(hot, owned, wire.place_of(elements[1_099])[1]))
     assert sum(counts) == 0, "what is flushed and over the cap has left the list, and the log has the rest"
-    hot.run(calls.mark_clean(shard_keys(keys.shard), log(hot, keys, LONG), Settlement(), 60.0, {}))
+    hot.run(flushing.mark_clean(shard_keys(keys.shard), log(hot, keys, LONG), Settlement(), 60.0, {}))
     counts = list(logged_again(hot, owned, wire.place_of(elements[2_699])[1]))
     assert max(counts) <= CHUNK
     assert sum(counts) == LONG - 2_700
@@ -170,7 +170,7 @@ def test_the_old_life_leaves_a_long_list_some_at_a_time(hot: HotStore, keys: Age
 def test_what_is_offered_to_a_long_list_is_refused(hot: HotStore, keys: AgentKeys, texts: list[str]) -> None:
     header, elements = hot.run(calls.whole_history(keys.messages))
     assert header is not None
-    assert not hot.run(calls.offer_history(keys.messages, header, 60.0, (0.0, 0), elements[:3]))
+    assert not hot.run(leases.offer_history(keys.messages, header, 60.0, (0.0, 0), elements[:3]))
     assert contents(hot, keys) == texts
 
 
@@ -179,5 +179,5 @@ def test_an_outdated_message_is_found_by_its_time(hot: HotStore, keys: AgentKeys
     placed = wire.message_of(keys.agent, history.elements[3_000])
     settlement = Settlement()
     settlement.outdated(keys.messages, placed.record.id, placed.at_us)
-    hot.run(calls.mark_clean(shard_keys(keys.shard), [], settlement, 60.0, {}))
+    hot.run(flushing.mark_clean(shard_keys(keys.shard), [], settlement, 60.0, {}))
     assert contents(hot, keys) == texts[:3_000] + texts[3_001:]

@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 
 from banshee_memory import Emotion, EmotionalState
-from banshee_memory.hot import calls, wire
-from banshee_memory.hot.calls import Entry, Settlement
+from banshee_memory.hot import calls, flushing, wire
 from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.flushing import Entry, Settlement
 from banshee_memory.hot.keys import AgentKeys, agent_keys, shard_keys
 from tests.hot.raw import Server, stored_state
 
@@ -31,7 +31,7 @@ def contents(hot: HotStore, keys: AgentKeys) -> list[str]:
 
 
 def log(hot: HotStore, keys: AgentKeys) -> list[Entry]:
-    return hot.run(calls.log_head(shard_keys(keys.shard), 1000, 1_000_000))
+    return hot.run(flushing.log_head(shard_keys(keys.shard), 1000, 1_000_000))
 
 
 def mark(
@@ -41,7 +41,7 @@ def mark(
     settlement: Settlement,
     dead: Mapping[bytes, str] | None = None,
 ) -> bool:
-    return hot.run(calls.mark_clean(shard_keys(keys.shard), entries, settlement, TTL, dead or {}))
+    return hot.run(flushing.mark_clean(shard_keys(keys.shard), entries, settlement, TTL, dead or {}))
 
 
 def messages_settled(keys: AgentKeys, cap: int = 50) -> Settlement:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from banshee_memory.hot import calls, wire
-from banshee_memory.hot.calls import Settlement
+from banshee_memory.hot import calls, flushing, wire
 from banshee_memory.hot.client import HotStore
+from banshee_memory.hot.flushing import Settlement
 from banshee_memory.hot.keys import AgentKeys, shard_keys
 from tests.hot.raw import Server
 
@@ -30,13 +30,13 @@ def store(hot: HotStore, keys: AgentKeys, names: list[str], ttl: float | None = 
 
 
 def flush(hot: HotStore, keys: AgentKeys, names: list[str]) -> None:
-    entries = hot.run(calls.log_head(shard_keys(keys.shard), 1_000, 1_000_000))
+    entries = hot.run(flushing.log_head(shard_keys(keys.shard), 1_000, 1_000_000))
     settlement = Settlement()
     for name in names:
         value = hot.run(calls.memory_bytes(keys, f"fact:{name}"))
         assert value is not None
         settlement.memory(keys, f"fact:{name}", value)
-    assert hot.run(calls.mark_clean(shard_keys(keys.shard), entries, settlement, TTL, {}))
+    assert hot.run(flushing.mark_clean(shard_keys(keys.shard), entries, settlement, TTL, {}))
 
 
 def indexed(hot: HotStore, keys: AgentKeys) -> set[str]:

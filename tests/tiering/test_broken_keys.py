@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from banshee_memory import ConfigurationError
-from banshee_memory.hot import calls
+from banshee_memory.hot import flushing
 from banshee_memory.hot.keys import AgentKeys, shard_keys
 from banshee_memory.tiering.doctor import examine
 from banshee_memory.tiering.drain import Drain
@@ -167,8 +167,10 @@ def test_the_dead_letters_are_looked_for_in_the_step_that_trims(tiers: Tiers, se
     keys = tiers.keys(agent_in(BROKEN))
     nested_message(server, keys)
     shard = shard_keys(BROKEN)
-    entries = tiers.hot.run(calls.log_head(shard, 10, 1_000_000))
+    entries = tiers.hot.run(flushing.log_head(shard, 10, 1_000_000))
     server.command("SET", shard.dead, "somebody else's")
-    (reply,) = tiers.hot.try_all([calls.mark_clean(shard, entries, calls.Settlement(), 60.0, {entries[0].id: "bad"})])
+    (reply,) = tiers.hot.try_all(
+        [flushing.mark_clean(shard, entries, flushing.Settlement(), 60.0, {entries[0].id: "bad"})]
+    )
     assert isinstance(reply, ConfigurationError)
     assert server.command("XLEN", keys.log) == 1

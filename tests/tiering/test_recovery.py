@@ -25,7 +25,7 @@ from banshee_memory import (
     Receipt,
 )
 from banshee_memory.failpoints import armed
-from banshee_memory.hot import calls, connection
+from banshee_memory.hot import calls, connection, failover
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import ShardKeys, agent_keys, shard_keys
 from tests.failpoints import failpoints
@@ -200,12 +200,12 @@ def test_another_takes_its_place_meanwhile(
 
 
 STEPS: dict[str, Callable[[ShardKeys, str], Call[Any]]] = {
-    "park": calls.park,
-    "shed": lambda keys, named: calls.shed(keys, named, b"a birth.", []),
-    "clear": lambda keys, named: calls.clear(keys, named, []),
-    "say that it is done": calls.mark_recovered,
-    "seed": lambda keys, named: calls.seed(keys, 1, named),
-    "name": lambda _, named: calls.name_server(named),
+    "park": failover.park,
+    "shed": lambda keys, named: failover.shed(keys, named, b"a birth.", []),
+    "clear": lambda keys, named: failover.clear(keys, named, []),
+    "say that it is done": failover.mark_recovered,
+    "seed": lambda keys, named: failover.seed(keys, 1, named),
+    "name": lambda _, named: failover.name_server(named),
 }
 
 
@@ -219,7 +219,7 @@ def test_a_step_that_names_another_server_does_nothing(memory: MemoryPlugin, ser
 
     before = held()
     for keys in map(shard_keys, range(SETTINGS.shards)):
-        assert hot.run(STEPS[step](keys, "another.server")) is calls.CHANGED
+        assert hot.run(STEPS[step](keys, "another.server")) is failover.CHANGED
     assert held() == before
 
 
@@ -498,7 +498,7 @@ def test_a_write_on_a_server_that_lost_its_logs_has_the_receipt_of_its_own(
     else:
         receipt = asyncio.run(write())
     assert receipt.stamp
-    assert receipt.server == memory._open()[0].run(calls.named_server())
+    assert receipt.server == memory._open()[0].run(failover.named_server())
 
 
 def test_a_task_is_not_confirmed_by_another_server(servers: Redises, server: RedisServer, database: str) -> None:

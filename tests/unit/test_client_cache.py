@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from banshee_memory.emotions import EmotionalState
-from banshee_memory.hot import calls
+from banshee_memory.hot import calls, leases
 from banshee_memory.hot.cache import ABSENT, Cache, Marked, told_by
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import agent_keys
@@ -64,7 +64,7 @@ def test_what_may_be_kept() -> None:
         assert (made.find(call.sent) is not ABSENT) is kept, (call.command, reply)
     for written in (
         calls.retrieve_memory(keys, "fact", "a"),
-        calls.lease(keys.state, "s", bytes(8), 1),
+        leases.lease(keys.state, "s", bytes(8), 1),
         calls.update_emotions(keys, {}, "add"),
     ):
         assert told_by(written) is None
