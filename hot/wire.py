@@ -67,6 +67,8 @@ _LIVING = b"PT"
 _EMOTIONS = {e.value.encode(): e for e in Emotion}
 _KEPT = {e.value.encode(): (e, 1.0 - e.rate) for e in Emotion}
 """What is left of an emotion after a second, unless the agent has a rate of its own."""
+_FADES = {e.value.encode(): (e.value, 1.0 - e.rate) for e in Emotion}
+"""The same of an emotion by its name."""
 _RATES = {e.value.encode() + b"/rate": e for e in Emotion}
 _MODES: dict[bytes, EventMode] = {b"s": "set", b"a": "add", b"r": "record"}
 
@@ -227,6 +229,26 @@ def _snapshot(context: bytes) -> _Snapshot:
     state = state_of(flat)
     assert state is not None
     return _Snapshot(state.by_own_clock(int(own)), state, int(now), context[at + 1 :])
+
+
+def _felt_then(context: bytes) -> dict[str, Json]:
+    """What was felt when a message was said, by name. Where nothing but emotions is in its context, as mostly, that is
+    worked out on the way."""
+    own, felt = int(_DOUBLE.unpack_from(context, 8)[0]), {}
+    at, end = _CLOCKS.size, len(context)
+    while at < end:
+        value = at + 2 + context[at]  # where the value begins, behind the byte of its length
+        known = _FADES.get(context[at + 1 : value - 1])
+        if known is None or context[value - 1] != _FELT.size:
+            return {e.value: i for e, i in _snapshot(context).emotions.items()}
+        name, keeps = known
+        intensity, since = _FELT.unpack_from(context, value)
+        gap = own - int(since)
+        left = intensity * keeps ** (gap / 1e6) if gap > 0 else intensity
+        if left >= FLOOR:
+            felt[name] = left
+        at = value + _FELT.size
+    return felt
 
 
 # --- histories ---
@@ -405,23 +427,33 @@ def message_record(agent: UUID, element: bytes) -> ConversationMessage:
 
 
 def message_records(agent: UUID, elements: Sequence[bytes]) -> list[ConversationMessage]:
-    """Those of many elements; Undecodable if there are others among them than most are."""
+    """Those of many elements; Undecodable if one of them cannot be read."""
     _whose.set(agent)
     try:
-        messages = _all_said(b"\xdd" + len(elements).to_bytes(4, "big") + b"".join(elements))
+        return _read_together(elements)
+    except _BROKEN as exc:
+        usual = [element for element in elements if element and element[0] in _ARRAYS]
+        if len(usual) == len(elements):
+            raise Undecodable(f"messages: {exc}") from exc
+    try:
+        read = iter(_read_together(usual))
+        return [next(read) if e[0] in _ARRAYS else _unusual_message(agent, e) for e in elements]
     except _BROKEN as exc:
         raise Undecodable(f"messages: {exc}") from exc
+
+
+def _read_together(elements: Sequence[bytes]) -> list[ConversationMessage]:
+    """Those of elements that are MessagePack."""
+    messages: Any = _all_said(b"\xdd" + len(elements).to_bytes(4, "big") + b"".join(elements))
     deque(map(setattr, messages, repeat("__class__"), repeat(ConversationMessage)), 0)
-    return messages  # type: ignore[return-value]
+    return messages  # type: ignore[no-any-return]
 
 
 def _unusual_message(agent: UUID, element: bytes) -> ConversationMessage:
     """One with a time of its own, with what was felt, or with an id that it brought along."""
-    stamp, at_us, snapshot, packed = _entry(element)
+    stamp, at_us, felt, packed = _entry(element)
     body = _message_body.decode(packed)
-    context = body.emotional_context
-    if snapshot:
-        context = {e.value: i for e, i in _snapshot(snapshot).emotions.items()}
+    context = _felt_then(felt) if felt else body.emotional_context
     return ConversationMessage(
         id=_id(body.nonce, stamp, at_us),
         agent_id=agent,

@@ -41,7 +41,7 @@ class Kind(Generic[R]):
     decode: Callable[[UUID, bytes], Placed[R]]
     record: Callable[[UUID, bytes], R]
     records: Callable[[UUID, Sequence[bytes]], list[R]]
-    """Of many elements at once, if all are as most are; else Undecodable."""
+    """Of many elements at once; Undecodable where one of them cannot be read."""
     encode: Callable[[Placed[R]], bytes]
     page: PageOf[R]
     span: SpanOf[R]

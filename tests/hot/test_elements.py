@@ -104,10 +104,28 @@ def test_an_element_is_the_same_when_it_comes_back_from_postgres(second: int, ms
             assert wire.message_element(wire.message_of(agent, element)) == element
 
 
-def test_an_element_of_another_layout_among_them_is_for_who_reads_each(agent: UUID) -> None:
+def test_elements_of_another_layout_are_read_among_them(server: Server, hot: HotStore, keys: AgentKeys) -> None:
+    server.set_clock(NOW)
+    hot.run(calls.save_state(keys, EmotionalState({Emotion.JOY: 0.5, Emotion.FEAR: 0.25}, {Emotion.FEAR: 0.5})))
+    where, bodies = (
+        [keys.messages, keys.log, keys.state],
+        [body for name, body in BODIES.items() if "array" not in name],
+    )
+    for _, at, felt, body in [*bodies, *reversed(bodies)]:
+        if len(body) > 2:
+            server.fcall("append_messages", where, keys.agent.bytes, at, felt, wire.pack(body))
+    elements = hot.run(calls.whole_history(keys.messages)).elements
+    assert len({element[0] in range(0x94, 0x99) for element in elements}) == 2
+    read = wire.message_records(keys.agent, elements)
+    assert read == [wire.message_of(keys.agent, element).record for element in elements]
+    assert {"joy", "fear"} in [set(message.emotional_context or ()) for message in read]
+
+
+def test_elements_one_of_which_cannot_be_read_are_for_who_reads_each(agent: UUID) -> None:
     plain = wire.element_of("M", 1 << 16, b"\0\0\0" + wire.pack([NONCE, "user", "hello"]))
     others = [
-        wire.element_of("M", 1 << 16, b"\0\0\0" + wire.pack([SESSION.bytes, "user", "hello"])),
+        wire.element_of("M", 1 << 16, b"\0\0\0" + wire.pack([SESSION.bytes, "user"])),
+        wire.element_of("M", 1 << 16, b"\0\0\0" + wire.pack([SESSION.bytes, "user", 5])),
         wire.element_of("M", 1 << 16, b"\0\0\0" + wire.pack([NONCE, "user", 5])),
         plain[:-1],
         plain + b"\xc0",

@@ -62,6 +62,22 @@ def test_the_id_of_a_memory_is_a_uuid5(agent: UUID, memory_type: str, key: str) 
     assert memory_id(agent, memory_type, key) == usual
 
 
+@given(
+    st.dictionaries(st.sampled_from(Emotion), st.tuples(st.floats(0, 1), st.integers(0, 2**52))),
+    st.dictionaries(st.sampled_from(Emotion), st.floats(0, 1), max_size=1),
+    st.integers(0, 2**52),
+)
+def test_what_was_felt_when_a_message_was_said(
+    felt: dict[Emotion, tuple[float, int]], rates: dict[Emotion, float], own: int
+) -> None:
+    fields = {e.value: struct.pack(">dd", intensity, since) for e, (intensity, since) in felt.items()}
+    fields |= {f"{e.value}/rate": struct.pack(">d", rate) for e, rate in rates.items()}
+    context = struct.pack(">dd", own + 5, own)
+    for name, value in fields.items():
+        context += bytes([len(name)]) + name.encode() + bytes([len(value)]) + value
+    assert wire._felt_then(context) == {e.value: i for e, i in wire._snapshot(context).emotions.items()}
+
+
 def test_a_state_that_is_decayed_while_it_is_read() -> None:
     chance = random.Random(7)
     now = 1_763_000_000_000_000
