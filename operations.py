@@ -47,13 +47,23 @@ from banshee_memory.records import (
 )
 from banshee_memory.settings import Durability, MemoryPolicy, Settings
 from banshee_memory.stamps import Receipt, fresh_nonce, keyed_nonce, to_us
-from banshee_memory.tiering import conversations, hindsight, histories, memories, pages, receipts, sessions, states
+from banshee_memory.tiering import (
+    conversations,
+    hindsight,
+    histories,
+    memories,
+    pages,
+    receipts,
+    sessions,
+    states,
+    turns,
+)
 from banshee_memory.tiering.backpressure import slowed
 from banshee_memory.tiering.degraded import without_redis
 from banshee_memory.tiering.histories import EVENTS, MESSAGES
 from banshee_memory.tiering.receipts import Due, completed
 from banshee_memory.tiering.residency import Counters, Residency
-from banshee_memory.tiering.steps import Steps, resumed, side_by_side
+from banshee_memory.tiering.steps import Steps, resumed
 from banshee_memory.timeline import Explanation, PastState
 
 T = TypeVar("T")
@@ -107,6 +117,8 @@ class Hit(Direct[T], Generic[T], frozen=True, kw_only=True):
     TTL is to be started again. It was counted as a hit beforehand."""
 
     counters: Counters
+    reads: int = 1
+    """As how many hits it counts."""
     until: float = math.inf
     begins: bool = True
     """Whether a miss is what its steps would be told first."""
@@ -114,12 +126,12 @@ class Hit(Direct[T], Generic[T], frozen=True, kw_only=True):
     @property
     def steps(self) -> Steps[T]:
         """All of them, which count by themselves."""
-        self.counters.hits -= 1
+        self.counters.hits -= self.reads
         return self.whole().steps
 
     def resumed(self, outcome: Any) -> Operation[T]:
         """What is left to do."""
-        self.counters.hits -= 1
+        self.counters.hits -= self.reads
         if outcome is calls.MISS and not self.begins:
             return self.whole()
         return super().resumed(outcome)
@@ -211,29 +223,30 @@ class Operations:
         hit = self._hits.get(name)
         if hit is None or monotonic() >= hit.until:
             return None
-        hit.counters.hits += 1
+        hit.counters.hits += hit.reads
         return hit
 
     def _read(
         self,
         name: Any,
-        key: str | None,
+        keys: Sequence[str],
         call: Callable[[], calls.Call[Any]],
         steps: Callable[[], Steps[T]],
         *,
         begins: bool = True,
+        reads: int = 1,
     ) -> AnyOperation[T]:
-        """A read that next time is a hit, as long as it need not keep its key warm (None: it never does)."""
-        until = math.inf if key is None else self.residency.warm_until(key)
-        cacheable = key is not None
+        """A read that next time is a hit, as long as it need not keep its keys warm (of some it never does)."""
+        until = min(map(self.residency.warm_until, keys), default=math.inf)
+        cacheable = bool(keys)
         if monotonic() >= until or (cacheable and self.settings.client_cache_entries):
             return self._reading(steps, cacheable=cacheable)
         if len(self._hits) >= _MOST_HITS:
             self._hits.clear()
         counters = self.residency.counters
-        hit = Hit(call(), partial(self._reading, steps), counters=counters, until=until, begins=begins)
+        hit = Hit(call(), partial(self._reading, steps), counters=counters, reads=reads, until=until, begins=begins)
         self._hits[name] = hit
-        counters.hits += 1
+        counters.hits += reads
         return hit
 
     # --- emotions ---
@@ -265,7 +278,7 @@ class Operations:
                 return hit
         keys = self._keys(agent_id)
         steps = partial(states.load, self.residency, keys)
-        return self._read(keys.agent.int, keys.state, lambda: packed.load_state(keys, self.clock), steps)
+        return self._read(keys.agent.int, [keys.state], lambda: packed.load_state(keys, self.clock), steps)
 
     def update_emotions(
         self,
@@ -492,7 +505,7 @@ class Operations:
         if cursor is None:
             return self._read(
                 (keys.agent.int, limit),
-                keys.messages,
+                [keys.messages],
                 partial(histories.newest_call, MESSAGES, keys, limit),
                 lambda: histories.newest(MESSAGES, self.residency, keys, limit),
                 begins=False,
@@ -602,7 +615,7 @@ class Operations:
         memory_type, key = self._name(memory_type, key)
         call = lambda: packed.packed(calls.retrieve_data(keys, memory_type, key))  # noqa: E731
         steps = partial(memories.data, self.residency, keys, memory_type, key)
-        return self._read((keys.agent.int, memory_type, key), None, call, steps)
+        return self._read((keys.agent.int, memory_type, key), (), call, steps)
 
     def get_memory(self, agent_id: UUID, memory_type: str, key: str) -> Operation[MemoryRecord | None]:
         """A memory, or None; does not count."""
@@ -639,22 +652,25 @@ class Operations:
         memory_type, key = self._name(memory_type, key)
         return self._writing(memories.delete(self.residency, keys, memory_type, key, level), keys, level)
 
-    def recall_turn(self, agent_id: UUID, messages: int, memories: int, memory_type: str | None) -> Operation[Turn]:
+    def recall_turn(self, agent_id: UUID, messages: int, memories: int, memory_type: str | None) -> AnyOperation[Turn]:
         """State, history and memories together."""
         keys = self._keys(agent_id)
         said = validation.count("messages", messages, low=1, high=MOST_ROWS)
         known_ones = validation.count("memories", memories, low=1, high=MOST_ROWS)
         kind = None if memory_type is None else validation.memory_type(memory_type)
-
-        def steps() -> Steps[Turn]:
-            state, history, page = yield from side_by_side(
-                states.load(self.residency, keys),
-                histories.newest(MESSAGES, self.residency, keys, said),
-                pages.by_type(self.residency, keys, kind, known_ones, 0),
-            )
-            return Turn(state=state, messages=history, memories=[known(stored) for stored in page])
-
-        return self._reading(steps, cacheable=True)
+        steps = partial(turns.recall, self.residency, keys, said, known_ones, kind)
+        members = self.residency.members_of(keys)
+        if members is None:
+            return self._reading(steps, cacheable=True)
+        name = (keys.agent.int, said, known_ones, kind, members)
+        return self._hit(name) or self._read(
+            name,
+            [keys.state, keys.messages],
+            partial(turns.recall_call, keys, self.clock, said, known_ones, kind, members),
+            steps,
+            begins=False,
+            reads=3,
+        )
 
     # --- sessions ---
 

@@ -335,7 +335,8 @@ class MemoryIndex(NamedTuple):
         return kind in self.whole or ("" in self.whole and not kind.startswith("_"))
 
 
-def _memory_index(reply: Any) -> MemoryIndex:
+def index_of(reply: Any) -> MemoryIndex:
+    """What ZRANGE gave of an index."""
     names = [name.decode(errors="replace") for name in reply]
     return MemoryIndex(
         [name for name in names if name[:1] not in ("*", "?")],
@@ -345,12 +346,12 @@ def _memory_index(reply: Any) -> MemoryIndex:
 
 def resident_members(keys: AgentKeys) -> Call[list[str]]:
     """The names in the agent's index."""
-    return Call(("ZRANGEBYSCORE", keys.memories, 0, "+inf"), lambda reply: _memory_index(reply).members)
+    return Call(("ZRANGEBYSCORE", keys.memories, 0, "+inf"), lambda reply: index_of(reply).members)
 
 
 def memory_index(keys: AgentKeys) -> Call[MemoryIndex]:
     """The agent's index."""
-    return Call(("ZRANGE", keys.memories, 0, -1), _memory_index)
+    return Call(("ZRANGE", keys.memories, 0, -1), index_of)
 
 
 def memory_bytes(keys: AgentKeys, member: str) -> Call[bytes | None]:

@@ -8,7 +8,8 @@ idempotency key, with the time of the server. Of what the caller gave no more is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from itertools import accumulate
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from banshee_memory.emotions import Emotion, EmotionalState
@@ -18,6 +19,7 @@ from banshee_memory.hot.keys import AgentKeys
 from banshee_memory.records import MemoryRecord
 from banshee_memory.stamps import uuid_of
 
+T = TypeVar("T")
 _MISS = b"MISS"
 _MOST_PACKED = 100
 """Beginnings of calls that wait on an agent's keys."""
@@ -47,6 +49,19 @@ def packed(*several: Call[Any], decode: Callable[[Any], Any] | None = None) -> C
     """The same call as bytes; of several, `decode` reads the list of all replies."""
     sent = [_HEADS[len(call.command)] + _words(*map(_word, call.command)) for call in several]
     return Call(b"".join(sent), decode or several[0].decode, len(several))
+
+
+def together(*several: Call[Any], decode: Callable[..., T]) -> Call[T | Miss]:
+    """Several of these in one packet, each itself of several commands: what `decode` makes of their results, or a miss
+    where one of them missed."""
+    ends = list(accumulate(call.replies for call in several))
+    parts = [(call.decode, end - call.replies, end) for call, end in zip(several, ends, strict=True)]
+
+    def decoded(replies: Sequence[Any]) -> T | Miss:
+        results = [read(replies[begin:end]) for read, begin, end in parts]
+        return MISS if MISS in results else decode(*results)
+
+    return Call(b"".join(cast("bytes", call.sent) for call in several), decoded, ends[-1])
 
 
 def _word(argument: Argument) -> str | bytes:

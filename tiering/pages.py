@@ -7,17 +7,19 @@ more shows when it is read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from banshee_memory.cold import reads
 from banshee_memory.errors import HotStoreFull
 from banshee_memory.failpoints import failpoint
-from banshee_memory.hot import calls, leases, wire
+from banshee_memory.hot import calls, leases, packed, wire
+from banshee_memory.hot.calls import MISS, Call, Miss
+from banshee_memory.hot.faults import ServerError
 from banshee_memory.hot.keys import AgentKeys, member_of, member_parts
-from banshee_memory.records import MemoryRecord, StoredMemory
+from banshee_memory.records import MemoryRecord, StoredMemory, known
 from banshee_memory.stamps import to_us
 from banshee_memory.tiering.residency import Residency
 from banshee_memory.tiering.steps import Steps
@@ -51,6 +53,33 @@ def by_type(
     return _page(cold, seen)[offset : offset + limit]
 
 
+def page_call(
+    keys: AgentKeys, clock: Call[int], memory_type: str | None, limit: int, members: Sequence[str]
+) -> Call[list[MemoryRecord] | Miss]:
+    """The first of a type where Redis has all of it, and these are the memories that the index names; else a miss."""
+    asked = [member for member in members if _is_of(member, memory_type)]
+    wanted, agreed = set(asked), None
+
+    def page_of(replies: Sequence[Any]) -> list[MemoryRecord] | Miss:
+        nonlocal agreed
+        time, names, *values = replies
+        if isinstance(time, ServerError) or type(names) is not list or any(type(raw) is not bytes for raw in values):
+            return MISS
+        if names != agreed:  # what was agreed last time need not be looked at again
+            index = calls.index_of(names)
+            if not index.is_whole(memory_type) or {m for m in index.members if _is_of(m, memory_type)} != wanted:
+                return MISS
+            agreed = names
+        try:
+            hot = {member: wire.memory_of(keys.agent, member, raw) for member, raw in zip(asked, values, strict=True)}
+        except wire.Undecodable:
+            return MISS
+        return [known(stored) for stored in _page((), _Seen(clock.decode(time), hot, [], is_all=True))[:limit]]
+
+    each = [calls.memory_bytes(keys, member) for member in asked]
+    return packed.packed(clock, calls.memory_index(keys), *each, decode=page_of)
+
+
 def rehydrate_worthiest(residency: Residency, keys: AgentKeys, count: int) -> Steps[int]:
     """Brings in the most important memories of all types; gives how many were not there."""
     seen = yield from _look(residency, keys, None)
@@ -73,7 +102,7 @@ class _Seen(NamedTuple):
 
 def _look(residency: Residency, keys: AgentKeys, memory_type: str | None) -> Steps[_Seen]:
     """The index, and what it names. What it named last is asked for along with it, so that is mostly one round trip."""
-    likely = [member for member in residency.members_of(keys) if _is_of(member, memory_type)]
+    likely = [member for member in residency.members_of(keys) or () if _is_of(member, memory_type)]
     asked = [calls.memory_bytes(keys, member) for member in likely]
     now_us, index, *replies = yield [calls.now(), calls.memory_index(keys), *asked]
     residency.saw_members(keys, index.members)

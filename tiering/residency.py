@@ -72,7 +72,8 @@ class Residency:
     counters: Counters = field(default_factory=Counters)
     warmth: Warmth = field(init=False)
     known: dict[int, AgentKeys] = field(default_factory=dict)
-    members: dict[int, Sequence[str]] = field(default_factory=dict)
+    members: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """The memories that agents were last seen to have in Redis, unless those are many."""
     messages_reach: Reach = field(default_factory=lambda: Reach(_WEEK_US))
     events_reach: Reach = field(default_factory=lambda: Reach(_DAY_US))
 
@@ -99,15 +100,19 @@ class Residency:
             keys = known[agent_id.int] = agent_keys(agent_id, self.settings.shards)
         return keys
 
-    def members_of(self, keys: AgentKeys) -> Sequence[str]:
-        """The memories that an agent was last seen to have in Redis: worth asking for before its index has said so."""
-        return self.members.get(keys.agent.int, ())
+    def members_of(self, keys: AgentKeys) -> tuple[str, ...] | None:
+        """The memories that an agent was last seen to have in Redis: worth asking for before its index has said so.
+        None: it was not seen, or has many."""
+        return self.members.get(keys.agent.int)
 
     def saw_members(self, keys: AgentKeys, members: Sequence[str]) -> None:
         """Remembers them, unless they are many."""
         if len(self.members) >= _MOST_KNOWN:
             self.members.clear()
-        self.members[keys.agent.int] = members if len(members) <= _MOST_ASKED else ()
+        if len(members) <= _MOST_ASKED:
+            self.members[keys.agent.int] = tuple(members)
+        else:
+            self.members.pop(keys.agent.int, None)
 
     def readable(self, decode: Callable[[bytes], T], elements: Iterable[bytes]) -> list[T]:
         """What can be read of them; what cannot is counted and skipped, and becomes a dead letter with the flush."""

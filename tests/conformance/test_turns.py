@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -9,9 +11,15 @@ import pytest
 
 from banshee_memory import Emotion, InvalidInput, MemoryPlugin, NewMessage, Turn
 from banshee_memory.cold.reads import Query
-from banshee_memory.operations import Operations
+from banshee_memory.hot.calls import MISS, Call
+from banshee_memory.operations import Operation, Operations
+from banshee_memory.stamps import from_us
+from banshee_memory.tiering import turns
 from banshee_memory.tiering.steps import relayed
+from tests.hot.raw import Server
 from tests.tiers import Tiers
+
+NOW = 1_790_000_000_000_000
 
 
 def live(memory: MemoryPlugin, agent: UUID) -> None:
@@ -79,8 +87,8 @@ def test_a_resident_agent_costs_one_round_trip(timed: Tiers, agent: UUID) -> Non
             assert not isinstance(step, Query), "PostgreSQL was asked"
             return (yield step)
 
-        operation = operations.recall_turn(agent, 50, 20, None)
-        return timed.run(type(operation)(relayed(operation.steps, counted)))
+        steps = turns.recall(operations.residency, timed.keys(agent), 50, 20, None)
+        return timed.run(Operation(relayed(steps, counted)))
 
     timed.emotions.update_emotions(agent, {Emotion.LOVE: 0.9}, mode="set")
     timed.conversations.save_message(agent, "user", "word")
@@ -92,3 +100,70 @@ def test_a_resident_agent_costs_one_round_trip(timed: Tiers, agent: UUID) -> Non
     assert trips == 1
     assert found.state is not None
     assert ([m.content for m in found.messages], [m.data for m in found.memories]) == (["word"], ["rises"])
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the packet that asks for all of it was answered with all of it, each time that it was sent."""
+    told: list[bool] = []
+    genuine = turns.recall_call
+
+    def watched(*words: Any) -> Call[Any]:
+        call = genuine(*words)
+
+        def decode(replies: Any) -> Any:
+            result = call.decode(replies)
+            told.append(result is not MISS)
+            return result
+
+        return Call(call.sent, decode, call.replies)
+
+    monkeypatch.setattr(turns, "recall_call", watched)
+    return told
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happens_between_them_turns_are_what_three_calls_give(
+    timed_client: MemoryPlugin, timed: Tiers, agent: UUID, answered: list[bool], seed: int
+) -> None:
+    chance, server, now, numbers = Random(seed), Server(timed.hot), NOW, iter(range(10_000))
+    names = [("fact", "a"), ("fact", "b"), ("goal", "a"), ("scratch", "a")]
+
+    def by() -> Any:
+        return chance.choice((timed_client, timed))
+
+    def say(**more: Any) -> None:
+        by().conversations.save_messages(agent, [NewMessage(role="user", content=f"word {next(numbers)}", **more)])
+
+    deeds: list[Any] = [
+        lambda: None,
+        lambda: by().emotions.update_emotions(agent, {chance.choice(list(Emotion)): 0.5}),
+        lambda: by().emotions.set_temperament(agent, decay_rates={Emotion.JOY: chance.choice((None, 0.5))}),
+        say,
+        lambda: say(emotional_context="current"),
+        lambda: say(created_at=from_us(now) - timedelta(hours=chance.randrange(1, 9))),
+        lambda: by().memories.store_memory(agent, *chance.choice(names), next(numbers), importance=chance.random()),
+        lambda: by().memories.store_memory(
+            agent, *chance.choice(names), next(numbers), ttl_seconds=chance.randrange(1, 20)
+        ),
+        lambda: by().memories.delete_memory(agent, *chance.choice(names)),
+        lambda: by().memories.retrieve_memory(agent, *chance.choice(names)),
+        timed.flush,
+        lambda: timed.evict(agent),
+        lambda: timed.drop(agent),
+        lambda: timed.rehydrate(agent),
+    ]
+    for _ in range(50):
+        server.set_clock(now)
+        chance.choice(deeds)()
+        for messages, memories, kind in ((50, 20, None), (2, 1, None), (3, 5, "fact")):
+            for _ in range(2):
+                turn = timed_client.recall_turn(agent, messages=messages, memories=memories, memory_type=kind)
+                assert turn == Turn(
+                    state=timed_client.emotions.load_state(agent),
+                    messages=timed_client.conversations.get_history(agent, messages),
+                    memories=timed_client.memories.get_memories_by_type(agent, kind, memories),
+                )
+        now += chance.choice((1, 1_000_000, 7_000_000))
+    assert {True, False} <= set(answered)
+    assert answered.count(True) > 3 * answered.count(False)
