@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import mul
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -100,6 +101,12 @@ _TEMPERS = {
 }
 
 
+_rate_of, _valence_of, _arousal_of = (
+    {emotion: temper[column] for emotion, temper in _TEMPERS.items()}.__getitem__ for column in range(3)
+)
+"""As the properties, for sums over what many records hold."""
+
+
 def faded(intensity: float, rate: float, microseconds: float) -> float:
     """intensity · (1 − rate)^seconds; 0 once that is under `FLOOR`. A negative gap counts as none."""
     left = intensity if microseconds <= 0 else intensity * (1.0 - rate) ** (microseconds / 1e6)
@@ -109,13 +116,13 @@ def faded(intensity: float, rate: float, microseconds: float) -> float:
 def valence_of(emotions: Mapping[Emotion, float]) -> float:
     """Σ(±1·i)/Σi in [−1, 1]; 0 when nothing is felt."""
     total = sum(emotions.values())
-    return sum(e.valence * i for e, i in emotions.items()) / total if total else 0.0
+    return sum(map(mul, map(_valence_of, emotions), emotions.values())) / total if total else 0.0
 
 
 def arousal_of(emotions: Mapping[Emotion, float]) -> float:
     """Σ(arousal·i)/Σi in [0, 1]; 0 when nothing is felt."""
     total = sum(emotions.values())
-    return sum(e.arousal * i for e, i in emotions.items()) / total if total else 0.0
+    return sum(map(mul, map(_arousal_of, emotions), emotions.values())) / total if total else 0.0
 
 
 def intensity_of(emotions: Mapping[Emotion, float]) -> float:
@@ -241,8 +248,12 @@ class StoredState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def by_own_clock(self, own_us: int) -> dict[Emotion, float]:
         """What is felt when the agent's own clock says that."""
-        left = {e: faded(f.intensity, self.rates.get(e, e.rate), own_us - f.at_us) for e, f in self.felt.items()}
-        return {e: i for e, i in left.items() if i}
+        own_rate, left = self.rates.get, {}
+        for emotion, (intensity, at_us) in self.felt.items():
+            still = faded(intensity, own_rate(emotion, _rate_of(emotion)), own_us - at_us)
+            if still:
+                left[emotion] = still
+        return left
 
 
 class Before(msgspec.Struct, frozen=True):

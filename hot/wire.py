@@ -218,12 +218,13 @@ class _Snapshot(NamedTuple):
 
 def _snapshot(context: bytes) -> _Snapshot:
     now, own = _CLOCKS.unpack_from(context)
-    at, flat = _CLOCKS.size, []
-    while at < len(context) and context[at]:
-        for _ in range(2):
-            size = context[at]
-            flat.append(context[at + 1 : at + 1 + size])
-            at += 1 + size
+    at, end = _CLOCKS.size, len(context)
+    flat: list[bytes] = []
+    while at < end and context[at]:
+        value = at + 2 + context[at]
+        after = value + context[value - 1]
+        flat += context[at + 1 : value - 1], context[value:after]
+        at = after
     if b"meta" not in flat[::2]:  # of a message, or there was no state before
         flat += [b"meta", _META.pack(0, now)]
     state = state_of(flat)
