@@ -9,14 +9,16 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import redis
 import redis.asyncio
 
 from banshee_memory import AsyncMemoryPlugin, MemoryPlugin, Settings
-from banshee_memory.cli.workload import calls
+from banshee_memory.cli.workload import calls, turning
 from banshee_memory.embedded import start
 from banshee_memory.hot.keys import agent_keys
 from bench import by_hand, floors, peers, world
@@ -69,7 +71,7 @@ class Bench:
 
     def cases(self) -> list[Case]:
         """All of them, those of an operation side by side."""
-        every = [*self._sync(), *self._async(), *self._not_hot()]
+        every = [*self._sync(), *self._async(), *self._felt(), *self._not_hot()]
         every += peers.all_of(self.urls, self._loop, self._stack, self.notes.append)
         order = {name: n for n, name in enumerate(dict.fromkeys(case.operation for case in every))}
         return sorted(every, key=lambda case: order[case.operation])
@@ -99,6 +101,16 @@ class Bench:
             yield from _each(name, made, is_async=True)
             yield Case(AT_ONCE, name, at_once(made["load_state"]), many=TASKS * 4, calls=3, is_async=True)
 
+    def _felt(self) -> Iterator[Case]:
+        """What was felt is worked out when it is read, of each message and each event."""
+        for name, memory, is_async in ((SYNC, self.memory, False), (ASYNC, self._async_memory, True)):
+            agent = turning(world.FEELERS)
+            made = {
+                "get_history(50), felt": partial(_history, memory, agent),
+                "get_event_history(50)": partial(_events, memory, agent),
+            }
+            yield from _each(name, made, is_async=is_async)
+
     def _not_hot(self) -> Iterator[Case]:
         """What is asked for lies in PostgreSQL: Redis let it go before each call."""
         for name, memory, is_async in ((SYNC, self.memory, False), (ASYNC, self._async_memory, True)):
@@ -114,6 +126,14 @@ class Bench:
             self.redis.delete(agent_keys(asked[0], shards).messages)
 
         return let_go, lambda: memory.conversations.get_history(asked[0], 50)
+
+
+def _history(memory: Any, agent: Callable[[], UUID]) -> Any:
+    return memory.conversations.get_history(agent(), 50)
+
+
+def _events(memory: Any, agent: Callable[[], UUID]) -> Any:
+    return memory.emotions.get_event_history(agent(), 50)
 
 
 def _each(name: str, made: dict[str, Callable[[], Any]], *, is_async: bool = False) -> Iterator[Case]:
