@@ -167,3 +167,22 @@ def test_whatever_happens_between_them_turns_are_what_three_calls_give(
         now += chance.choice((1, 1_000_000, 7_000_000))
     assert {True, False} <= set(answered)
     assert answered.count(True) > 3 * answered.count(False)
+
+
+def test_a_turn_counts_as_the_three_reads_that_it_is(timed: Tiers, agent: UUID, answered: list[bool]) -> None:
+    live(timed, agent)  # type: ignore[arg-type]
+    timed.flush()
+    counters = timed._operations.residency.counters
+
+    def counted() -> tuple[int, int]:
+        before = counters.hits, counters.misses
+        timed.run(timed._operations.recall_turn(agent, 50, 20, None))
+        return counters.hits - before[0], counters.misses - before[1]
+
+    counted()
+    assert [counted(), counted()] == [(3, 0), (3, 0)]
+    assert answered[-1]
+    timed.drop(agent)
+    assert counted() == (0, 3)
+    assert not answered[-1]
+    assert [counted(), counted()] == [(3, 0), (3, 0)]
