@@ -102,9 +102,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long an idempotency key is remembered."""
 
     message_retention_days: int | None = 90
-    """How long messages are kept; None: for ever. What is older goes with its partition, totals stay."""
+    """How long messages are kept; None: for ever. A day later they go with their partition, totals stay."""
     event_retention_days: int | None = 30
-    """How long emotional events are kept; None: for ever. What is older goes with its partition, trends stay."""
+    """How long emotional events are kept; None: for ever. A day later they go with their partition, trends stay."""
     hourly_rollup_days: int = 90
     """For how long the trends of events that are gone are kept by the hour; then by the day, for ever."""
     partitions_ahead: int = 4

@@ -2,7 +2,9 @@
 
 A partition is created by ATTACH under a lock that neither readers nor writers feel; only dropping one stops them, so it
 waits for its lock but a moment (`_LOCK_MS`) at a time and tries again. What events of a dropped partition add up to is
-kept in `emotional_rollups`. Imports the driver.
+kept in `emotional_rollups`. One is dropped only when it has been beyond retention for a day (`LEEWAY`): a flush that is
+done again finds what is there already, and would store and count it a second time if it were gone; so no flush, by its
+own clock and whenever it began, may still take for kept what was dropped. Imports the driver.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 EVENTS = "emotional_events"
 MESSAGES = "conversation_messages"
+LEEWAY = timedelta(days=1)
+"""More than clocks differ, and longer than a flush takes."""
 _DAY = 86_400_000_000
 # Length and origin in µs. 1970 began on a Thursday, the weeks begin on Mondays at 00:00 UTC.
 _GRID = {EVENTS: (_DAY, 0), MESSAGES: (7 * _DAY, -3 * _DAY)}
@@ -50,9 +54,9 @@ def ensure_ahead(connection: BoundedConnection, now: datetime, ahead: int) -> in
 
 
 def drop_expired(connection: BoundedConnection, now: datetime, settings: Settings) -> list[str]:
-    """Drops the partitions that lie wholly beyond retention; returns their names."""
+    """Drops the partitions that lie wholly beyond retention, for a day; returns their names."""
     kept = {EVENTS: settings.event_retention_days, MESSAGES: settings.message_retention_days}
-    cutoffs = {table: now - timedelta(days=days) for table, days in kept.items() if days is not None}
+    cutoffs = {table: now - timedelta(days=days) - LEEWAY for table, days in kept.items() if days is not None}
     return [name for table, cutoff in cutoffs.items() for name in _drop_before(connection, table, cutoff)]
 
 

@@ -13,7 +13,7 @@ import pytest
 from banshee_memory.cold import reads
 from banshee_memory.cold.client import ColdStore
 from banshee_memory.cold.drain import EventRow
-from banshee_memory.cold.partitions import EVENTS, MESSAGES, ensure, span
+from banshee_memory.cold.partitions import EVENTS, LEEWAY, MESSAGES, ensure, span
 from banshee_memory.errors import ColdStoreUnavailable
 from banshee_memory.settings import Settings
 from banshee_memory.stamps import to_us
@@ -62,7 +62,7 @@ def test_what_lies_wholly_beyond_retention_goes(own: ColdStore, agent: UUID) -> 
     felt = [event(agent, n, at_us=to_us(NOON - n * DAY)) for n in range(40)]
     write(own, *said, *(EventRow.of(one, {}) for one in felt))
 
-    dropped = own.drop_expired(NOON)
+    dropped = own.drop_expired(NOON + LEEWAY)
 
     kept_said, kept_felt = (
         own.fetch(reads.message_page(agent, 50)).placed,
@@ -72,7 +72,7 @@ def test_what_lies_wholly_beyond_retention_goes(own: ColdStore, agent: UUID) -> 
     assert kept_felt == felt[30::-1]
     assert len(dropped) == 20 + 40 - len(kept_said) - len(kept_felt)
     assert own.fetch(reads.totals_of(agent)).stats.total_messages == 20
-    assert own.drop_expired(NOON) == []
+    assert own.drop_expired(NOON + LEEWAY) == []
     own.close()
 
 
@@ -80,7 +80,7 @@ def test_no_retention_drops_nothing(fresh_url: str, settings: Settings, agent: U
     forever = msgspec.structs.replace(settings, message_retention_days=None, event_retention_days=None)
     store = ColdStore(fresh_url, forever)
     write(store, message(agent, at_us=0), EventRow.of(event(agent, at_us=0), {}))
-    assert store.drop_expired(NOON) == []
+    assert store.drop_expired(NOON + LEEWAY) == []
     store.close()
 
 
@@ -89,10 +89,10 @@ def test_dropping_gives_way_to_a_drain(own: ColdStore, agent: UUID) -> None:
     with own.drain([0]) as drain:
         drain.write(batch_of(message(agent, 2, at_us=0)))
         with pytest.raises(ColdStoreUnavailable, match="lock"):
-            own.drop_expired(NOON)
+            own.drop_expired(NOON + LEEWAY)
         # It still creates what it needs.
         drain.write(batch_of(message(agent, 1)))
-    assert own.drop_expired(NOON) == ["conversation_messages_19691229"]
+    assert own.drop_expired(NOON + LEEWAY) == ["conversation_messages_19691229"]
     own.close()
 
 
@@ -133,7 +133,7 @@ def test_dropping_beside_flushes_and_reads_stops_and_spoils_nothing(
         flushing = [pool.submit(flush, shard) for shard in (1, 2)]
         reading = [pool.submit(read) for _ in range(2)]
         try:
-            dropped = store.drop_expired(NOON)
+            dropped = store.drop_expired(NOON + LEEWAY)
         finally:
             ended.set()
         flushed = sum(future.result() for future in flushing)
