@@ -17,13 +17,15 @@ from banshee_memory import (
     EmotionalEventRecord,
     EmotionalState,
     NewMessage,
+    TrendPoint,
 )
 from banshee_memory.hot.calls import MISS, Call
 from banshee_memory.operations import AnyOperation, Operations
 from banshee_memory.records import FlushReport, StoredMemory
 from banshee_memory.records import known as known_of
 from banshee_memory.stamps import from_us, stamp_in_id, stamp_us, to_us
-from tests.simulator.life import Life, Name
+from tests.simulator.life import Life, Name, number_of
+from tests.simulator.retention import EVENT_DAYS, MESSAGE_DAYS
 from tests.simulator.sessions import Made, Sessions
 from tests.tiering.comparing import check_event, check_memory, check_messages, close
 from tests.tiering.model import Happened, Said
@@ -32,6 +34,10 @@ EMOTIONS = (Emotion.JOY, Emotion.FEAR, Emotion.LOVE)
 LASTING = (("fact", "a"), ("fact", "b"), ("goal", "c"))
 BRIEF = ("fact", "brief")
 ALL = 1_000
+A_YEAR = 24 * 365.0
+"""In hours."""
+SOON = timedelta(minutes=1)
+"""What happened so long before it is told is hardly late; what has so long to go is almost beyond retention."""
 
 
 @dataclass
@@ -108,6 +114,7 @@ class Deeds:
             (self.page_back, 3),
             (self.events, 3),
             (self.totals, 4),
+            (self.trends, 2),
             (self.search, 2),
             (self.load_state, 5),
             (self.get, 5),
@@ -123,9 +130,9 @@ class Deeds:
 
     def say(self, life: Life) -> Deed:
         random, now = self._random, self._clock()
-        felt, old = random.random() < 0.2, random.random() < 0.15
+        felt, old = random.random() < 0.2, random.random() < 0.25
         texts = [f"word {life.label} {life.number()}" for _ in range(random.choice((1, 1, 1, 2, 5)))]
-        ago = timedelta(hours=random.randrange(1, 50))
+        ago = self._ago(MESSAGE_DAYS)
         batch = [
             NewMessage(
                 role="user",
@@ -155,20 +162,24 @@ class Deeds:
         return Deed("say", life, operation, {"append_messages": carried_out}, ended, key)
 
     def happen(self, life: Life) -> Deed:
-        random, number = self._random, life.number()
+        random, number, now = self._random, life.number(), self._clock()
         event = CustomEvent(event_type="happened", data={"n": number})
         mode: Any = random.choice(("set", "add", "record"))
         named = {random.choice(EMOTIONS): random.choice((0.25, 0.5, 1.0))}
+        occurred = from_us(now) - self._ago(EVENT_DAYS) if random.random() < 0.5 else None
         key = self._key(life)
 
         def carried_out(settled: Any) -> None:
             now = self._clock()
-            happened = life.model.happen(event, named, mode, now, to_us(settled.placed.record.occurred_at), now)
+            at = now if occurred is None else to_us(occurred)
+            happened = life.model.happen(event, named, mode, at, to_us(settled.placed.record.occurred_at), now)
+            assert occurred in (None, settled.placed.record.occurred_at)
             life.wrote(felt=mode != "record")
+            life.let_go_of_sessions()
             check_event(settled.placed.record, happened)
 
         def operation() -> AnyOperation[Any]:
-            return self._operations.save_event(life.id, event, named, mode, None, None, None, None, key)
+            return self._operations.save_event(life.id, event, named, mode, occurred, None, None, None, key)
 
         return Deed("happen", life, operation, {"save_event": carried_out}, key=key)
 
@@ -262,13 +273,19 @@ class Deeds:
                 life.amend(said, context)
 
         def ended(amended: Any) -> None:
-            assert amended, "an acknowledged message is not there"
+            assert amended or not life.lasts(said), "an acknowledged message is not there"
 
         operation = lambda: self._operations.update_emotional_context(life.id, said.id, context, None)  # noqa: E731
         return Deed("amend", life, operation, {"amend_message": carried_out}, ended)
 
     def _key(self, life: Life) -> str | None:
         return f"key {life.number()}" if self._random.random() < 0.4 else None
+
+    def _ago(self, kept_days: int) -> timedelta:
+        """How long before it is told something is: hardly, some hours, or almost all of its retention."""
+        almost = timedelta(days=kept_days) - SOON
+        hours = timedelta(hours=self._random.randrange(1, 24 * kept_days - 1))
+        return self._random.choices((SOON, hours, almost), (2, 4, 1))[0]
 
     # --- reads ---
 
@@ -287,8 +304,9 @@ class Deeds:
 
         def check(deed: Deed, read: Any, before: list[str]) -> None:
             if deed.is_undisturbed:
-                every = life.model.history()
-                compare_messages(read, every[: every.index(cursor)][-limit:])
+                every = life.history({message.content for message in read})
+                older = [said for said in every if (said.at, said.number) < (cursor.at, cursor.number)]
+                compare_messages(read, older[-limit:])
 
         operation = lambda: self._operations.get_history(life.id, limit, cursor.id)  # noqa: E731
         return self._read("page back", life, operation, check)
@@ -298,22 +316,42 @@ class Deeds:
 
         def check(deed: Deed, read: Any, before: list[str]) -> None:
             if deed.is_undisturbed:
-                compare_events(read, life.model.event_history()[::-1][:limit])
+                compare_events(read, life.event_history(set(map(number_of, read)))[::-1][:limit])
 
         return self._read("events", life, lambda: self._operations.get_event_history(life.id, limit), check)
 
     def totals(self, life: Life) -> Deed:
-        def check(deed: Deed, stats: ConversationStats, before: list[str]) -> None:
-            assert len(set(before)) <= stats.total_messages <= len(life.model.messages), "totals"
+        before: set[str] = set()
+
+        def start() -> AnyOperation[ConversationStats]:
+            before.update(life.messages_ever())
+            return self._operations.get_conversation_stats(life.id)
+
+        def ended(stats: ConversationStats) -> None:
+            assert stats.total_messages in life.totals(before), "totals"
             assert stats.total_tokens == 2 * stats.total_messages
 
-        return self._read("totals", life, lambda: self._operations.get_conversation_stats(life.id), check)
+        return Deed("totals", life, start, ended=ended)
+
+    def trends(self, life: Life) -> Deed:
+        before: set[int] = set()
+
+        def start() -> AnyOperation[list[TrendPoint]]:
+            before.update(life.events_ever())
+            return self._operations.get_emotional_trends(life.id, A_YEAR, None)
+
+        def ended(points: list[TrendPoint]) -> None:
+            assert sum(point.events for point in points) in life.total_events(before), "trends"
+
+        return Deed("trends", life, start, ended=ended)
 
     def search(self, life: Life) -> Deed:
         def check(deed: Deed, found: Any, before: list[str]) -> None:
             texts = [message.content for message in found]
             assert len(texts) == len(set(texts)), "found twice"
-            assert set(before) <= set(texts) <= {m.content for m in life.model.messages}
+            known = life.model.messages
+            assert set(texts) <= {m.content for m in known}
+            assert set(before) & {m.content for m in known if life.lasts(m)} <= set(texts)
 
         return self._read("search", life, lambda: self._operations.search_messages(life.id, "word", ALL), check)
 
@@ -384,9 +422,11 @@ def check_history(deed: Deed, read: Any, before: list[str], limit: int) -> None:
     assert len({message.id for message in read}) == len(read), "an id twice"
     known = [text for text in order if text in set(texts)]
     assert known == texts, f"out of order, or of nobody: {texts} of {order}"
-    old = [text for text in texts if text in set(before)]
-    assert old == before[len(before) - len(old) :], f"a gap: {texts} of {before}"
-    assert len(texts) == min(limit, len(order)) or (len(texts) < limit and len(old) == len(before)), "too few"
+    lasting = {message.content for message in life.model.history() if life.lasts(message)}
+    due = [text for text in before if text in lasting]
+    old = [text for text in texts if text in set(due)]
+    assert old == due[len(due) - len(old) :], f"a gap: {texts} of {due}"
+    assert len(texts) == limit or (len(texts) < limit and len(old) == len(due)), "too few"
 
 
 def compare_messages(read: Sequence[ConversationMessage], models: Sequence[Said]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from banshee_memory.cold.client import ColdStore
@@ -12,6 +13,7 @@ from banshee_memory.cold.reads import Query
 from banshee_memory.errors import BansheeError, ColdStoreUnavailable, HotStoreUnavailable
 from banshee_memory.hot.calls import Call
 from banshee_memory.hot.client import HotStore
+from tests.simulator.retention import take_down
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
@@ -81,7 +83,29 @@ class CutColdStore(ColdStore):
         return super().fetch(query)
 
     def drain(self, shards: Sequence[int], wait: float | None = None) -> AbstractContextManager[Drain]:
+        self._require_connection()
+        return super().drain(shards, wait)
+
+    def prepare_partitions(self, now: datetime) -> int:
+        self._come_between()
+        return super().prepare_partitions(now)
+
+    def drop_expired(self, now: datetime) -> list[str]:
+        self._come_between()
+        if self.world is not None:
+            take_down(self.world)
+        return super().drop_expired(now)
+
+    def compact_rollups(self, now: datetime) -> int:
+        self._come_between()
+        return super().compact_rollups(now)
+
+    def _come_between(self) -> None:
+        if self.world is not None:
+            self.world.between()
+        self._require_connection()
+
+    def _require_connection(self) -> None:
         if self.world is not None and self.world.is_cut_off():
             self.world.tell("cut off from postgresql")
             raise ColdStoreUnavailable("cut off")
-        return super().drain(shards, wait)

@@ -13,7 +13,10 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
+
+import msgspec
 
 from banshee_memory.cold import partitions
 from banshee_memory.errors import BansheeError
@@ -22,7 +25,7 @@ from banshee_memory.hot.calls import Call
 from banshee_memory.hot.keys import shard_keys
 from banshee_memory.operations import AnyOperation, Operations
 from banshee_memory.settings import Durability, Settings
-from banshee_memory.stamps import EPOCH, from_us, to_us
+from banshee_memory.stamps import from_us, to_us
 from banshee_memory.tiering.drain import Drain
 from banshee_memory.tiering.forgetting import Forgetting
 from banshee_memory.tiering.recovery import Recoverer
@@ -33,16 +36,19 @@ from tests.simulator.checks import assert_clean_is_cold, assert_healed
 from tests.simulator.deeds import Deed, Deeds
 from tests.simulator.failover import Survivors, follow, snapshot, survivors
 from tests.simulator.life import Life
+from tests.simulator.retention import EVENT_DAYS, HOURLY_DAYS, MESSAGE_DAYS, begin, end_of_days, outlive, take_down
 from tests.simulator.servers import Servers
 from tests.simulator.stores import CutColdStore, CutHotStore
-from tests.simulator.thorns import RETENTION_DAYS, plant, thorny
+from tests.simulator.thorns import plant, thorny
+from tests.simulator.upkeep import maintain
 from tests.tiers import by_the_library
 
 SETTINGS = Settings(
     message_cap=3,
     event_cap=3,
-    message_retention_days=RETENTION_DAYS,
-    event_retention_days=None,
+    message_retention_days=MESSAGE_DAYS,
+    event_retention_days=EVENT_DAYS,
+    hourly_rollup_days=HOURLY_DAYS,
     shards=2,
     flush_batch=24,
     flush_timeout=2.0,
@@ -56,6 +62,8 @@ DEEPEST = 2
 MUCH, LONG = 4, 60
 """What waits when a replica begins to lag, and how many deeds later it can take over."""
 BEGINNING = timedelta(days=60)
+END = timedelta(days=10)
+"""Before now. So far the clock may be moved on: stamps, and what has no other time, lie after all of it."""
 
 
 class Killed(BaseException):
@@ -152,8 +160,8 @@ class Daemon:
         world = self._world
         world.tell(f"{self.name}: sweeps")
         try:
-            if world.random.random() < 0.1:
-                world.cold.sweep_memories(from_us(world.now))
+            if world.random.random() < (0.3 if world.is_upkeep_due else 0.03):
+                maintain(world)
             if world.is_at_top and world.random.random() < 0.1:  # it would wait for the rows of whoever is in between
                 flush(world, world.random.choice(world.lives))
             Drain(world.settings, world.hot, world.cold).sweep()
@@ -173,7 +181,10 @@ class World:
         self.troubles = 0
         """Counts what excuses an error: cut connections, servers that are away or full, keys that Redis let go of."""
         self.now = self.latest = to_us(datetime.now(UTC) - BEGINNING)
-        self.operations = Operations(settings)
+        # Their clock is not the simulation's: what a client tells the time of would be beyond retention by it.
+        self.operations = Operations(
+            msgspec.structs.replace(settings, message_retention_days=None, event_retention_days=None)
+        )
         by_the_library(self.operations)
         levels = (Durability.HOT, Durability.SYNCED if servers.redis.can_sync else Durability.HOT)
         self.deeds = Deeds(self.operations, self.random, lambda: self.now, levels)
@@ -182,6 +193,8 @@ class World:
         self.thorns = thorny(self.random.getrandbits(96) << 32 | AGENTS, settings)
         self._actors: list[Client | Daemon] = [Client(self, f"client {n}") for n in range(CLIENTS)]
         self._actors += [Daemon(self, f"daemon {n}") for n in range(DAEMONS)]
+        self.is_upkeep_due = False
+        """Days have passed since the last that was carried through."""
         self._depth = 0
         self._is_quiet = False
         self._is_down = False
@@ -246,6 +259,8 @@ class World:
         """So many steps and faults, then all is healed and compared; twice."""
         try:
             self._set_clock()
+            outlive(self)
+            begin(self, to_us(datetime.now(UTC) - END))
             self.thorns.refuse(self, thorns=False)
             with armed(self._reached):
                 for _ in range(2):
@@ -308,6 +323,8 @@ class World:
         if chance < 0.3 and self._depth < DEEPEST:
             self.tell(f"at {name}:")
             self._nest()
+        if name == "partitions.dropped":
+            take_down(self)
 
     def _join(self) -> None:
         self._is_joined = True
@@ -360,6 +377,7 @@ class World:
         faults: list[tuple[Callable[[], None], float]] = [
             (self._let_go, 10),
             (self._move_clock, 6),
+            (self._let_days_pass, 4 * (self._depth == 0 and self._then is None)),
             (self._look, 6),
             (self._pause, 3),
             (self._forget, 0.6 * (self._depth == 0)),
@@ -384,12 +402,25 @@ class World:
 
     def _move_clock(self) -> None:
         by = self.random.choice((1_000, 700_000, 2_000_000, 61_000_000, 3_700_000_000, -500_000, -5_000_000))
+        self._turn_clock(by)
+        self.tell(f"the clock moves by {by} us")
+
+    def _let_days_pass(self) -> None:
+        """Until about the moment from which on a partition is dropped. No flush takes days; nor does a replica lag for
+        them, which could bring back what was deleted: that is known for a week."""
+        at = end_of_days(self, to_us(datetime.now(UTC) - END))
+        if at is not None:
+            self._turn_clock(at - self.now)
+            self.is_upkeep_due = True
+            self.tell(f"days pass, until {from_us(at)}")
+
+    def _turn_clock(self, by: int) -> None:
         self.now += by
         for life in self.lives:
             life.doubt(self.latest, self.now)
         self.latest = max(self.latest, self.now)
         self._set_clock()
-        self.tell(f"the clock moves by {by} us")
+        self.troubles += outlive(self)
 
     def _set_clock(self) -> None:
         with self._room() as client:
@@ -507,6 +538,11 @@ class World:
             self.servers.redis.fail_over()
         self._set_clock()
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether the model knows what the last failover lost."""
+        return self._survivors is None
+
     def _follow(self) -> None:
         """What is lost is known when whoever was at work on the old server has ended, and when the recovery has: one
         that waited in vain for the rows of a flush leaves a server from which older values are read than are cold."""
@@ -568,11 +604,7 @@ def _prepare(hot: CutHotStore, cold: CutColdStore) -> None:
     hot.load_library()
     Recoverer(cold.settings, hot, cold).admit()
     plant(cold)
-    now, day = to_us(datetime.now(UTC)), 86_400_000_000
-    with cold.connection() as connection:
-        partitions.ensure(connection, partitions.EVENTS, range(now, now + 5 * day, day))
-        old = now - to_us(EPOCH + BEGINNING) - (RETENTION_DAYS + 10) * day
-        partitions.ensure(connection, partitions.MESSAGES, range(old, now + 5 * day, day))
+    cold.prepare_partitions(datetime.now(UTC))
 
 
 @contextmanager
@@ -583,7 +615,9 @@ def stores(servers: Servers, clock: str, settings: Settings = SETTINGS) -> Itera
     hot.recovery = Alone(hot, Recoverer(settings, hot, cold))
     try:
         _prepare(hot, cold)
-        yield hot, cold
+        # Whoever is at work on a partition waits for us: to wait for it is of no use.
+        with patch.object(partitions, "_LOCK_MS", 1), patch.object(partitions, "_TRIES", 1):
+            yield hot, cold
     finally:
         hot.close()
         cold.close()
