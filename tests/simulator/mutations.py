@@ -1,4 +1,4 @@
-"""The code broken on purpose, in seven ways: a simulation that does not notice is too weak.
+"""The code broken on purpose, in ten ways: a simulation that does not notice is too weak.
 
 Each names the text that it replaces, so one that no longer breaks anything fails for that.
 """
@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from banshee_memory.cold import migrate, schema
 from banshee_memory.cold.queries import STATEMENTS, Statement
 from banshee_memory.hot import library
 from banshee_memory.tiering.batch import Load
@@ -49,6 +50,15 @@ def _lua(changes: dict[str, str]) -> Iterator[None]:
     """The library with another text."""
     source = library.source
     with patch.object(library, "source", lambda *known: _replaced(source(*known), changes)):
+        yield
+
+
+@contextmanager
+def _schema(changes: dict[str, str]) -> Iterator[None]:
+    """A schema with another text."""
+    first, *rest = schema.shipped()
+    changed = [schema.Migration(first.name, _replaced(first.sql, changes)), *rest]
+    with patch.object(migrate, "shipped", lambda: changed):
         yield
 
 
@@ -97,6 +107,21 @@ def expired_ones_stay_in_their_list() -> AbstractContextManager[None]:
     return _method(Load, "_leaving", {"entry.id in self.dead or entry.id in self.expired": "entry.id in self.dead"})
 
 
+def partition_dropped_too_early() -> AbstractContextManager[None]:
+    """The upkeep drops partitions some of which is within retention."""
+    return _statement("drop_partition", {"%(cutoff)s": "%(cutoff)s::timestamptz + interval '2 days'"})
+
+
+def events_dropped_and_not_added_up() -> AbstractContextManager[None]:
+    """Nothing remains of events whose partition is dropped."""
+    return _schema({"PERFORM banshee_roll_up(child.name);": ""})
+
+
+def expired_ones_carried() -> AbstractContextManager[None]:
+    """The flush carries what is of any age: also again what was carried before its partition was dropped."""
+    return _method(Load, "_is_kept", {"kept = days is None or at_us >= now_us - days * DAY_US": "kept = True"})
+
+
 MUTATIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     mutation.__name__: mutation
     for mutation in (
@@ -107,5 +132,8 @@ MUTATIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
         version_check_removed,
         letter_torn_up,
         expired_ones_stay_in_their_list,
+        partition_dropped_too_early,
+        events_dropped_and_not_added_up,
+        expired_ones_carried,
     )
 }
