@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from banshee_memory import Emotion
+from banshee_memory import ConversationMessage, Emotion, EmotionalEventRecord
+from banshee_memory.stamps import to_us
 from tests.tiering.model import Agent, Happened, Known, Said
 
 Name = tuple[str, str]
@@ -154,6 +155,12 @@ class Life:
     def lasts(self, record: Said | Happened) -> bool:
         """Whether it is within retention, and must be there."""
         return record.at >= (self.messages_since if isinstance(record, Said) else self.events_since)
+
+    def may_be_dropped(self, record: ConversationMessage | EmotionalEventRecord) -> bool:
+        """Whether it was cold, and is beyond retention."""
+        if isinstance(record, ConversationMessage):
+            return record.content in self.carried and to_us(record.created_at) < self.messages_since
+        return number_of(record) in self.carried_events and to_us(record.occurred_at) < self.events_since
 
     def history(self, read: Collection[str]) -> list[Said]:
         """What must be read, and what of the rest was read: it may be there."""

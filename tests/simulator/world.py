@@ -160,7 +160,7 @@ class Daemon:
         world = self._world
         world.tell(f"{self.name}: sweeps")
         try:
-            if world.random.random() < (0.3 if world.is_upkeep_due else 0.03):
+            if world.random.random() < (0.5 if world.is_upkeep_due else 0.03):
                 maintain(world)
             if world.is_at_top and world.random.random() < 0.1:  # it would wait for the rows of whoever is in between
                 flush(world, world.random.choice(world.lives))
@@ -169,6 +169,8 @@ class Daemon:
             world.excuse(self.name, exc)
         except Killed:
             world.tell(f"{self.name}: dies")
+            if world.random.random() < 0.3:
+                world.let_days_pass()  # before anybody notices
 
 
 class World:
@@ -377,7 +379,7 @@ class World:
         faults: list[tuple[Callable[[], None], float]] = [
             (self._let_go, 10),
             (self._move_clock, 6),
-            (self._let_days_pass, 4 * (self._depth == 0 and self._then is None)),
+            (self.let_days_pass, 3),
             (self._look, 6),
             (self._pause, 3),
             (self._forget, 0.6 * (self._depth == 0)),
@@ -405,11 +407,11 @@ class World:
         self._turn_clock(by)
         self.tell(f"the clock moves by {by} us")
 
-    def _let_days_pass(self) -> None:
+    def let_days_pass(self) -> None:
         """Until about the moment from which on a partition is dropped. No flush takes days; nor does a replica lag for
         them, which could bring back what was deleted: that is known for a week."""
         at = end_of_days(self, to_us(datetime.now(UTC) - END))
-        if at is not None:
+        if at is not None and self.is_at_top and self._then is None:
             self._turn_clock(at - self.now)
             self.is_upkeep_due = True
             self.tell(f"days pass, until {from_us(at)}")
