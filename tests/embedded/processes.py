@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -101,7 +102,8 @@ def poll(condition: Callable[[], object], within: float = 10.0) -> None:
 def stop(data_dir: Path) -> None:
     """Stop the servers without waiting for the supervisor to find itself alone."""
     for pid in supervisors(data_dir):
-        os.kill(pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has found itself alone
+            os.kill(pid, signal.SIGTERM)
     await_stop(data_dir)
 
 
