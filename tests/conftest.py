@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.folders import folder
 from tests.own_servers import drop_patterns
 from tests.servers import USERS_VARIABLES, Urls, servers
 
@@ -62,9 +64,9 @@ def _own_data_dir(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
-def server_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Urls]:
+def server_urls() -> Iterator[Urls]:
     """Both servers, from where `tests.servers` says, running until the session ends."""
-    with servers(tmp_path_factory.mktemp("servers")) as urls:
+    with folder("servers-") as home, servers(Path(home)) as urls:
         yield urls
         drop_patterns()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,6 +15,7 @@ from psycopg import sql
 
 from banshee_memory.cold.migrate import migrate
 from banshee_memory.settings import Settings
+from tests.folders import folder
 from tests.postgres_servers import PostgresServer
 from tests.redis_servers import RedisServer
 from tests.servers import program_of, programs, until
@@ -42,8 +42,8 @@ def lasting_redis() -> Iterator[RedisServer]:
 @contextmanager
 def running_redis(program: Path, **settings: str | int) -> Iterator[RedisServer]:
     """A new, empty server with these settings."""
-    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
-        server = RedisServer(program, Path(folder), **settings)
+    with folder("redis-") as home:
+        server = RedisServer(program, Path(home), **settings)
         try:
             server.start()
             make_logs(server.client)
@@ -55,8 +55,8 @@ def running_redis(program: Path, **settings: str | int) -> Iterator[RedisServer]
 @contextmanager
 def lasting_postgres(settings: Settings) -> Iterator[PostgresServer]:
     """A new server that can be killed and started again, with a migrated database."""
-    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
-        server = PostgresServer(Path(folder))
+    with folder("postgres-") as home:
+        server = PostgresServer(Path(home))
         try:
             migrate(server.begin(), settings)
             yield server

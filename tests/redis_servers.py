@@ -6,7 +6,6 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.folders import folder
 from tests.servers import limit_files, program_of, until
 
 DEFAULTS: dict[str, str | int] = {
@@ -147,8 +147,8 @@ class Redises:
 @contextmanager
 def redises(like: str) -> Iterator[Redises]:
     """Servers like that one, which end with the block."""
-    with tempfile.TemporaryDirectory(prefix="redises-") as folder:
-        every = Redises(program_of(like), Path(folder))
+    with folder("redises-") as home:
+        every = Redises(program_of(like), Path(home))
         try:
             yield every
         finally:

@@ -1,13 +1,8 @@
-"""Servers to be killed: a Redis with an append-only file and one to replace it, a PostgreSQL that comes back.
-
-Their folders are in memory where the machine has such a place: what is tested is the death of processes, which no write
-that was made outlives differently there.
-"""
+"""Servers to be killed: a Redis with an append-only file and one to replace it, a PostgreSQL that comes back."""
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,16 +12,10 @@ from typing import Any
 
 from banshee_memory.cold.migrate import migrate
 from banshee_memory.settings import Settings
+from tests.folders import folder
 from tests.postgres_servers import PostgresServer
 from tests.redis_servers import Redises, RedisServer, copied, restored
 from tests.servers import programs
-
-_MEMORY = Path("/dev/shm")
-
-
-def folder() -> Any:
-    """A folder that goes with the block."""
-    return tempfile.TemporaryDirectory(prefix="simulator-", dir=_MEMORY if _MEMORY.is_dir() else None)
 
 
 class Succession:
@@ -101,7 +90,7 @@ class Servers:
 @contextmanager
 def servers(settings: Settings) -> Iterator[Servers]:
     """A pair for one piece of seeds, migrated."""
-    with folder() as home:
+    with folder("simulator-") as home:
         redises, postgres = Redises(programs().redis_server, Path(home)), PostgresServer(Path(home, "data"))
         try:
             database_url = postgres.begin()
