@@ -123,8 +123,9 @@ def empty_database(beside: str, like: str = "template1") -> Iterator[str]:
     """The URL of a new database on the server of that URL, with nothing in it but what is in the one it is `like`."""
     name = f"own_{uuid4().hex}"
     with psycopg.connect(beside, autocommit=True) as connection:
-        create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(like))
-        connection.execute(create)
+        # Files are copied as they are: page by page and through the log it takes more than twice as long.
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        connection.execute(create.format(sql.Identifier(name), sql.Identifier(like)))
         # Nobody pulls the plug of this one.
         connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(sql.Identifier(name)))
         try:
