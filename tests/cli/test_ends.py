@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.banshee import COMMAND, environment, ran, started
+from tests.banshee import COMMAND, environment, ran, ran_here, started
 
 COMMANDS = {
     "flush": ("flush",),
@@ -39,7 +39,14 @@ def nowhere(tmp_path: Path) -> tuple[str, str]:
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 def test_servers_that_are_down(words: tuple[str, ...], nowhere: tuple[str, str]) -> None:
-    done = ran(*words, urls=nowhere, stdin=MESSAGE)
+    done = ran_here(*words, urls=nowhere, stdin=MESSAGE)
+    assert done.exit_code == 1
+    assert "Is it running" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("command", ["flush", "doctor", "show", "import", "bench"])
+def test_a_process_whose_servers_are_down(command: str, nowhere: tuple[str, str]) -> None:
+    done = ran(*COMMANDS[command], urls=nowhere, stdin=MESSAGE)
     assert done.returncode == 1
     said = done.stdout + done.stderr
     assert "Traceback" not in said
@@ -68,7 +75,14 @@ WRONG = {
 
 @pytest.mark.parametrize("words", WRONG.values(), ids=WRONG)
 def test_wrong_use(words: tuple[str, ...], urls: tuple[str, str]) -> None:
-    done = ran(*words, urls=urls)
+    done = ran_here(*words, urls=urls)
+    assert done.exit_code == 2
+    assert done.stderr
+
+
+@pytest.mark.parametrize("wrong", ["no such command", "a blank agent"])
+def test_wrong_use_of_a_process(wrong: str, urls: tuple[str, str]) -> None:
+    done = ran(*WRONG[wrong], urls=urls)
     assert done.returncode == 2
     assert done.stderr
     assert "Traceback" not in done.stderr

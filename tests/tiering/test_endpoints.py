@@ -32,7 +32,7 @@ from banshee_memory import (
 )
 from banshee_memory.tiering.endpoints import address_of, listening
 from banshee_memory.tiering.watch import OBSERVE_EVERY, HotSight, JobWatch, Watch
-from tests.banshee import ran, started
+from tests.banshee import ran, ran_here, started
 from tests.own_servers import own_database, own_redis, throw_out
 
 SETTINGS = Settings()
@@ -179,8 +179,8 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(urls: tuple[str, st
 
 @pytest.mark.parametrize("text", ["9707", "127.0.0.1", "127.0.0.1:", ":9707", "127.0.0.1:70000", "localhost:http", ""])
 def test_an_address_that_is_none_is_refused(text: str) -> None:
-    done = ran("daemon", "--listen", text)
-    assert done.returncode == 2, done.stderr
+    done = ran_here("daemon", "--listen", text)
+    assert done.exit_code == 2, done.stderr
     assert "host:port" in done.stderr
 
 
