@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,20 +11,21 @@ import redis
 
 from banshee_memory.embedded import start
 from tests.embedded.processes import stop
+from tests.folders import folder
 
 
 @pytest.fixture(scope="session")
-def used_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def used_data_dir() -> Iterator[Path]:
     """A directory with an odd name that was used once: a counter in Redis, another in PostgreSQL."""
-    folder = tmp_path_factory.mktemp("used") / "it's a “data” dir"
-    with start(folder) as servers:
-        with redis.Redis.from_url(servers.redis_url) as client:
-            client.set("kept", 1)
-        with psycopg.connect(servers.database_url) as connection:
-            connection.execute("CREATE TABLE kept AS SELECT 1 AS value")
-    stop(folder)
-    yield folder
-    shutil.rmtree(folder)
+    with folder("used-") as home:
+        used = Path(home, "it's a “data” dir")
+        with start(used) as servers:
+            with redis.Redis.from_url(servers.redis_url) as client:
+                client.set("kept", 1)
+            with psycopg.connect(servers.database_url) as connection:
+                connection.execute("CREATE TABLE kept AS SELECT 1 AS value")
+        stop(used)
+        yield used
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def data_dir(used_data_dir: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def new_dir(tmp_path: Path) -> Iterator[Path]:
+def new_dir() -> Iterator[Path]:
     """A directory that does not exist yet."""
-    folder = tmp_path / "a new one"
-    yield folder
-    stop(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    with folder("new-") as home:
+        new = Path(home, "a new one")
+        yield new
+        stop(new)
