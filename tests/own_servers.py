@@ -66,10 +66,12 @@ def lasting_postgres(settings: Settings) -> Iterator[PostgresServer]:
 
 def make_logs(client: redis.Redis) -> None:
     """What seeding does where PostgreSQL has nothing: an empty log for every shard there may be."""
-    for shard in range(64):
-        log = f"banshee:{{{shard}}}:log"
-        client.xadd(log, {"k": ""}, id="0-1")
-        client.xdel(log, "0-1")
+    with client.pipeline(transaction=False) as packet:
+        for shard in range(64):
+            log = f"banshee:{{{shard}}}:log"
+            packet.xadd(log, {"k": ""}, id="0-1")
+            packet.xdel(log, "0-1")
+        packet.execute()
 
 
 def throw_out(connection: psycopg.Connection[Any], *, name: str = "", pid: int = 0) -> None:
