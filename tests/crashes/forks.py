@@ -5,6 +5,7 @@ The pytest process itself has threads and open connections, so it is not the one
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -61,6 +62,7 @@ def forks(module: str) -> Iterator[Forks]:
 def serve(do: Callable[[Job], None]) -> None:
     """The forking process: does as it is told until its standard input ends."""
     alive: set[int] = set()
+    gc.freeze()  # the collector of a child would copy every page that it looks at
     for line in sys.stdin:
         words = json.loads(line)
         if "start" in words:
