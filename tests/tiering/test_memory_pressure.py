@@ -67,7 +67,8 @@ class Lives:
         except HotStoreFull:
             pass
         except HotStoreUnavailable as exc:
-            assert "evicts keys as fast as they are rehydrated" in str(exc)
+            if "evicts keys as fast as they are rehydrated" not in str(exc):
+                raise
 
     def _step(self, agent: UUID, number: int) -> None:
         batch = [NewMessage(role="user", content=f"{number} " + "x" * 500)] * 10

@@ -91,6 +91,7 @@ def test_no_nonce_comes_twice() -> None:
 
 
 def test_a_forked_child_has_nonces_of_its_own() -> None:
+    stamps._fresh_nonces.clear()
     fresh_nonce()
     ahead = set(stamps._fresh_nonces)
     assert ahead
