@@ -25,7 +25,7 @@ Action = Callable[[], object]
 Between = Callable[[Steps[Any]], Steps[Any]]
 
 
-def _nothing(steps: Steps[Any]) -> Steps[Any]:
+def nothing(steps: Steps[Any]) -> Steps[Any]:
     return steps
 
 
@@ -42,7 +42,7 @@ class Tiers:
         self.settings = settings
         self.hot = HotStore(redis_url, settings, clock=clock)
         self.cold = ColdStore(database_url, settings)
-        self.between: Between = _nothing
+        self.between: Between = nothing
         operations = Operations(settings)
         if clock is not None:
             by_the_library(operations)
@@ -56,7 +56,7 @@ class Tiers:
 
     def run(self, operation: AnyOperation[T]) -> T:
         """Runs an operation; by its one call, where it has one and nothing comes between."""
-        if isinstance(operation, Direct) and self.between is _nothing:
+        if isinstance(operation, Direct) and self.between is nothing:
             try:
                 result = self.hot.run(operation.call)
             except BansheeError as exc:

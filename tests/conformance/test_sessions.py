@@ -11,7 +11,7 @@ import pytest
 from banshee_memory import CustomEvent, Emotion, EmotionalState, InvalidInput, MemoryPlugin, Settings
 from banshee_memory.hot.calls import Call
 from banshee_memory.tiering.steps import Steps, relayed
-from tests.tiers import Tiers
+from tests.tiers import Tiers, nothing
 
 EVENT = CustomEvent(event_type="x")
 STEADY = dict.fromkeys(Emotion, 0.0)
@@ -158,7 +158,7 @@ def test_an_end_that_was_cut_off_is_made_good(
         with pytest.raises(Died):
             tiers.sessions.end_session(agent, session.id)
     finally:
-        tiers.between = lambda steps: steps
+        tiers.between = nothing
     said(memory, agent, 4)
     ended = memory.sessions.end_session(agent, session.id)
     assert totals(ended) == (2, 1, 3)
@@ -177,7 +177,7 @@ def test_a_session_that_began_after_the_end_of_another_takes_nothing_of_it(
         with pytest.raises(Died):
             tiers.sessions.end_session(agent, session.id)
     finally:
-        tiers.between = lambda steps: steps
+        tiers.between = nothing
     following = memory.sessions.start_session(agent)
     said(memory, agent, 4)
     assert totals(memory.sessions.end_session(agent, session.id)) == (2, 0, 3)

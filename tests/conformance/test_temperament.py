@@ -18,7 +18,7 @@ from banshee_memory.hot.calls import Call
 from banshee_memory.stamps import from_us
 from banshee_memory.tiering.steps import Steps, relayed
 from tests.own_servers import CLOCK_KEY
-from tests.tiers import Tiers
+from tests.tiers import Tiers, nothing
 
 NOW = 1_700_000_000_000_000
 TEN_YEARS = 315_576_000_000_000
@@ -92,7 +92,7 @@ def still(timed: Tiers) -> Iterator[Tiers]:
     """Both tiers, with a clock that tests move, beside the clients of them."""
     at(timed, NOW)
     yield timed
-    timed.between = lambda steps: steps
+    timed.between = nothing
 
 
 Either = Tiers | MemoryPlugin
@@ -213,7 +213,7 @@ def test_a_state_saved_while_postgresql_is_away_keeps_the_policy(still: Tiers, a
     still.emotions.save_state(agent, saved)
     still.emotions.save_state(agent, saved)
     assert felt(still, agent) == 0.5
-    still.between = lambda steps: steps
+    still.between = nothing
     still.evict(agent)
     still.rehydrate(agent)
     back = stored(still, agent)
@@ -232,7 +232,7 @@ def test_a_policy_set_after_such_a_save_is_the_policy(still: Tiers, agent: UUID)
     still.between = without_postgresql
     still.emotions.save_state(agent, EmotionalState({Emotion.JOY: 0.5}, {Emotion.JOY: 0.5}, from_us(NOW)))
     still.emotions.set_temperament(agent, absence=Capped(1.5))
-    still.between = lambda steps: steps
+    still.between = nothing
     at(still, NOW + TEN_YEARS)
     assert felt(still, agent) == pytest.approx(LEFT[Capped(1.5)], abs=1e-9)
     still.evict(agent)

@@ -19,7 +19,7 @@ from banshee_memory.settings import Settings
 from banshee_memory.tiering.drain import Drain
 from tests.own_servers import CLOCK
 from tests.tiering.lives import HAPPENED, Life, begin, everything
-from tests.tiers import IntrudedHotStore, Tiers, intruded
+from tests.tiers import IntrudedHotStore, Tiers, intruded, nothing
 
 MOST_TRIPS = 20
 
@@ -306,7 +306,7 @@ def test_two_flushes_interleaved_with_a_slow_reader(tiers: Tiers, intruder: Tier
     try:
         tiers.rehydrate(life.agent)
     finally:
-        tiers.between = lambda steps: steps
+        tiers.between = nothing
     seen = everything(tiers, life.agent)
     assert seen["state"][0][Emotion.JOY] == 0.75
     assert [m.content for m in seen["messages"]][-2:] == ["later", "much later"]

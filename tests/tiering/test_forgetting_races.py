@@ -28,7 +28,7 @@ from tests.own_servers import CLOCK
 from tests.tiering.lives import HAPPENED, Life, begin, everything
 from tests.tiering.test_forgetting import assert_begun_again, assert_new, begin_again, forget, traces
 from tests.tiering.test_interleavings import READS, WRITES, Intrusion
-from tests.tiers import IntrudedHotStore, Tiers, intruded
+from tests.tiers import IntrudedHotStore, Tiers, intruded, nothing
 
 MOST_STEPS = 40
 MOST_TRIPS = 60
@@ -504,6 +504,6 @@ def test_a_slow_amendment_brings_no_message_back(tiers: Tiers, intruder: Tiers) 
     try:
         amended = tiers.conversations.update_emotional_context(life.agent, life.ids[1], {"pity": 1.0})
     finally:
-        tiers.between = lambda steps: steps
+        tiers.between = nothing
     assert amended is False
     assert_new(tiers, life.agent)

@@ -16,7 +16,7 @@ import pytest
 
 from banshee_memory import Emotion, EmotionalState, NewMessage
 from tests.tiering.lives import HAPPENED, STEADY, Life, begin, everything
-from tests.tiers import Tiers, intruded, refused_writes
+from tests.tiers import Tiers, intruded, nothing, refused_writes
 
 PLACEMENTS = ("hot", "clean", "half", "cold")
 MOST_STEPS = 20
@@ -327,4 +327,4 @@ def test_a_read_does_without_what_a_full_redis_refuses(tiers: Tiers, reading: st
         try:
             assert read(tiers, life) == expected(life)
         finally:
-            tiers.between = lambda steps: steps
+            tiers.between = nothing

@@ -20,7 +20,7 @@ from banshee_memory.cold import partitions
 from banshee_memory.records import ConversationMessage
 from banshee_memory.tiering.reach import Reach
 from tests.tiering.test_forgetting import forget
-from tests.tiers import Tiers, intruded
+from tests.tiers import Tiers, intruded, nothing
 
 WEEK = timedelta(days=7)
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -68,7 +68,7 @@ def interleaved(
         try:
             page = read(tiers, name, guess, agent, ids)
         finally:
-            tiers.between = lambda steps: steps
+            tiers.between = nothing
         if not happened:
             assert at >= 3
             return
@@ -165,7 +165,7 @@ def test_a_session_that_is_flushed_while_it_is_counted(tiers: Tiers, intruder: T
         try:
             ended = tiers.sessions.end_session(agent, session.id)
         finally:
-            tiers.between = lambda steps: steps
+            tiers.between = nothing
         assert (ended.total_messages, ended.total_tokens_used) == (5, 10), at
         if not flushed:
             assert at > 5

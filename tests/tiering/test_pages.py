@@ -18,7 +18,7 @@ from banshee_memory.stamps import from_us
 from banshee_memory.tiering.forgetting import Forgetting
 from banshee_memory.tiering.steps import relayed
 from tests.own_servers import CLOCK_KEY
-from tests.tiers import Tiers, intruded
+from tests.tiers import Tiers, intruded, nothing
 
 BEGAN = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -586,7 +586,7 @@ def test_whatever_comes_between_is_seen_afterwards(
         try:
             LOOKS[look](tiers, agent)
         finally:
-            tiers.between = lambda steps: steps
+            tiers.between = nothing
         if not happened:
             break
         for _ in range(3):
