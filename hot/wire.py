@@ -23,6 +23,7 @@ from banshee_memory.emotions import (
     StoredState,
     arousal_of,
     changed,
+    faded,
     intensity_of,
     late_us,
     valence_of,
@@ -67,8 +68,8 @@ _LIVING = b"PT"
 _EMOTIONS = {e.value.encode(): e for e in Emotion}
 _KEPT = {e.value.encode(): (e, 1.0 - e.rate) for e in Emotion}
 """What is left of an emotion after a second, unless the agent has a rate of its own."""
-_FADES = {e.value.encode(): (e.value, 1.0 - e.rate) for e in Emotion}
-"""The same of an emotion by its name."""
+_FADES = {e.value.encode(): (e.value, e.rate) for e in Emotion}
+"""Names and rates."""
 _RATES = {e.value.encode() + b"/rate": e for e in Emotion}
 _MODES: dict[bytes, EventMode] = {b"s": "set", b"a": "add", b"r": "record"}
 
@@ -242,11 +243,10 @@ def _felt_then(context: bytes) -> dict[str, Json]:
         known = _FADES.get(context[at + 1 : value - 1])
         if known is None or context[value - 1] != _FELT.size:
             return {e.value: i for e, i in _snapshot(context).emotions.items()}
-        name, keeps = known
+        name, rate = known
         intensity, since = _FELT.unpack_from(context, value)
-        gap = own - int(since)
-        left = intensity * keeps ** (gap / 1e6) if gap > 0 else intensity
-        if left >= FLOOR:
+        left = faded(intensity, rate, own - int(since))
+        if left:
             felt[name] = left
         at = value + _FELT.size
     return felt
@@ -321,19 +321,6 @@ class _Said(ConversationMessage, array_like=True, frozen=False, gc=False, kw_onl
     tokens_used: int | None = None
     session_id: UUID | None = None
     agent_id: UUID = msgspec.field(default_factory=_whose.get)
-
-
-class _Element(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
-    """A message's element that is MessagePack, as it is packed."""
-
-    id: bytes
-    created_at: datetime
-    role: str
-    content: str
-    metadata: Any = None
-    emotional_context: dict[str, Any] | None = None
-    tokens_used: int | None = None
-    session_id: bytes | None = None
 
 
 class EventBody(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True):
@@ -502,7 +489,7 @@ def message_element(placed: Placed[ConversationMessage]) -> bytes:
     if placed.at_us != ms * 1_000 or not is_id_at(message.id, stamp):
         return _element(placed, pack(MessageBody(sixteen, *said)))
     if ms % 1_000 and ms // 1_000 < _LAST_SECOND:  # else its time is not packed in 64 bits
-        return pack(_Element(sixteen, message.created_at, *said))
+        return pack((sixteen, message.created_at, *said))
     return element_of("M", stamp, b"\0\0\0" + pack(MessageBody(sixteen[8:], *said)))
 
 
